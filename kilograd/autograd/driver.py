@@ -1,0 +1,572 @@
+"""The chain rule, and nothing else.
+
+Every recorded operation is a :class:`Node`: the op, what its rules need, and where its inputs came
+from. ``run`` visits the nodes from the last made to the first, asks each rule for its input's
+share of the gradient, undoes broadcasting, and adds the share to what that input already has.
+
+Nodes point to nodes or to leaf tensors, never to intermediate tensors: there are no reference
+cycles, and activations die as soon as the pass has used them.
+
+Read next: ``tensor.py``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from kilograd.autograd.modes import MODE, ModeContext
+from kilograd.errors import GradError, ShapeError
+from kilograd.ops.op import Op, Plan
+
+if TYPE_CHECKING:
+    from kilograd.tensor import Tensor
+
+Edge: TypeAlias = "Node | Tensor"  # where a gradient goes: an operation, or a leaf
+Array: TypeAlias = Any  # an ndarray, or with create_graph a Tensor
+
+ticks = count()
+tensor_of: Callable[..., Tensor]  # set by tensor.py, which stands on this file
+STRICT = False  # on in tests: a rule must keep dtype, and give a shape that reduces to its input's
+
+
+class Node:
+    """One recorded operation (what ``tensor.grad_fn`` shows)."""
+
+    __slots__ = (
+        "__weakref__", "cells", "dtype", "hooks", "inputs", "kept", "made_at", "op",
+        "order", "plan", "retain", "seen", "shape",
+    )  # fmt: skip
+
+    op: Op
+    plan: Plan
+    kept: tuple[Any, ...] | None  # what the rules want, or None once used and freed
+    cells: tuple[list[int] | None, ...]  # version counters of what is kept
+    seen: int  # their sum when it was kept
+
+    def __init__(self, inputs: tuple[Edge | None, ...], shape: Any, dtype: Any) -> None:
+        self.inputs = inputs
+        self.shape = shape
+        self.dtype = dtype
+        self.order = next(ticks)
+        self.seen = 0
+        self.hooks: dict[int, Callable[[Tensor], Tensor | None]] | None = None
+        self.retain: weakref.ref[Tensor] | None = None
+        self.made_at: str | None = None
+
+    def name(self) -> str:
+        """PyTorch's kind of name, e.g. ``MultiplyBackward0``."""
+        return "".join(w[:1].upper() + w[1:] for w in self.op.name.split("_")) + "Backward0"
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes (or leaves) this one passes gradients to."""
+        return tuple((e, 0) for e in self.inputs if e is not None)
+
+    def __repr__(self) -> str:
+        return f"<{self.name()}>"
+
+    def shares(self, g: Array, create_graph: bool) -> list[tuple[Edge, Array]]:
+        """This node's gradient, passed through its rules: (input, its share) for each input."""
+        kept = self._values()
+        if create_graph:
+            if self.op.composition is not None:
+                return self._through_composition(g)
+            kept = self._as_tensors(kept)
+        inputs, result = self.inputs, []
+        for where, rule, pick in self.plan.rules:
+            share = rule(g, *pick(kept))
+            if type(where) is int:
+                edge = inputs[where]
+                if edge is not None and share is not None:
+                    result.append((edge, share))
+            else:  # one rule for several inputs
+                for i, s in zip(where, share, strict=True):
+                    edge = inputs[i]
+                    if edge is not None and s is not None:
+                        result.append((edge, s))
+        return result
+
+    def release(self) -> None:
+        """Drop what was kept: the backward pass is through here."""
+        if self.kept:
+            self.kept = None
+            self.cells = ()
+
+    def _values(self) -> tuple[Any, ...]:
+        if self.kept is None:
+            raise GradError(
+                f"backward through {self.name()} a second time: what it had kept was freed by the "
+                "first pass. Call the first backward with retain_graph=True, or compute again."
+            )
+        versions = 0
+        for cell in self.cells:
+            if cell is not None:
+                versions += cell[0]
+        if versions != self.seen:
+            raise GradError(
+                f"{self.name()} needs a value that has been modified by an inplace operation since "
+                f"(output shape {self.shape}). Replace the in-place operation, or clone() first."
+            )
+        return self.kept
+
+    def _as_tensors(self, kept: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The kept arrays as tensors of the graph, so that running a rule records it."""
+        values = list(kept)
+        for k, i in enumerate(self.plan.origin):
+            if i == -1:
+                values[k] = self._output_as_tensor(kept[k], self.cells[k])
+            elif i >= 0 and isinstance(kept[k], np.ndarray):
+                values[k] = tensor_of(kept[k], self.inputs[i], self.cells[k])
+        return tuple(values)
+
+    def _output_as_tensor(self, y: Any, cell: Any) -> Any:
+        if type(y) is tuple:
+            return tuple(tensor_of(a, Pick(self, i)) for i, a in enumerate(y))
+        return tensor_of(y, self, cell)
+
+    def _through_composition(self, g: Array) -> list[tuple[Edge, Array]]:
+        """Higher orders of a fused op: differentiate what it is composed of."""
+        op, count = self.op, len(self.inputs)
+        values = self._as_tensors(self._values())
+        # fresh leaves in place of the inputs, so that only this node is differentiated ...
+        with ModeContext(grad=True):
+            needed = [i for i, e in enumerate(self.inputs) if e is not None]
+            # ... an alias that stays connected to the graph, and whose own gradient we ask for
+            args = list(values[:count])
+            for i in needed:
+                args[i] = args[i].view_as(args[i])
+            assert op.composition is not None
+            options = dict(zip(op.options, values[count : count + len(op.options)], strict=True))
+            y = op.composition(*args, **options)
+            found = grad(y, [args[i] for i in needed], g, create_graph=True, allow_unused=True)
+        return [
+            (edge, s)
+            for i, s in zip(needed, found, strict=True)
+            if s is not None and (edge := self.inputs[i]) is not None
+        ]
+
+
+class Pick(Node):
+    """One output of an operation that has several: hands its gradient on to that place."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, node: Node, index: int) -> None:
+        super().__init__((node,), node.shape[index], node.dtype[index])
+        self.index = index
+
+    def name(self) -> str:
+        return self.inputs[0].name()  # type: ignore[union-attr]
+
+    def release(self) -> None:
+        pass
+
+
+def record(
+    op: Op,
+    arrays: Sequence[Any],
+    cells: Sequence[list[int] | None],
+    edges: Sequence[Edge | None],
+    needs: int,
+    y: Any,
+    y_cell: list[int] | None,
+    residuals: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Node:
+    """The node for one finished forward computation; keeps only what its rules name."""
+    plan = op.plans.get((needs, len(arrays))) or op.plan(needs, len(arrays))
+    if op.outputs == 1:
+        node = Node(tuple(edges), y.shape, y.dtype)
+    else:
+        node = Node(tuple(edges), [a.shape for a in y], [a.dtype for a in y])
+    node.op = op
+    node.plan = plan
+    values, counters = (*arrays, y), (*cells, y_cell)
+    if residuals or op.options:
+        extra = (*residuals, *[options.get(k, default) for k, default in op.options.items()])
+        values += extra
+        counters += (None,) * len(extra)
+    kept = plan.keep(values)
+    if plan.origin:  # the same choice, on version counters: a change before backward is caught
+        node.cells = counters = plan.keep(counters)
+        versions = 0
+        for cell in counters:
+            if cell is not None:
+                versions += cell[0]
+        node.seen = versions
+    else:
+        node.cells = ()
+    if plan.shapes:
+        kept += tuple([getattr(arrays[i], "shape", ()) for i in plan.shapes])
+    node.kept = kept
+    return node
+
+
+def reachable(roots: Iterable[Edge]) -> list[Node]:
+    """All nodes below the roots, last made first: a node is made after all of its inputs."""
+    stack = [e for e in roots if isinstance(e, Node)]
+    seen = set(stack)
+    for node in stack:  # grows while it is walked
+        for edge in node.inputs:
+            if isinstance(edge, Node) and edge not in seen:
+                seen.add(edge)
+                stack.append(edge)
+    stack.sort(key=_order, reverse=True)
+    return stack
+
+
+def _order(node: Node) -> int:
+    return node.order
+
+
+def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
+    """Sum out the axes along which an input of this shape was repeated."""
+    lead = g.ndim - len(shape)
+    if g.shape[lead:] == shape:
+        return g.sum(axis=0 if lead == 1 else tuple(range(lead)))
+    axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 != g.shape[lead + i]))
+    return g.sum(axis=axes, keepdims=True).reshape(shape)
+
+
+def run(
+    seeds: list[tuple[Edge, Array]],
+    *,
+    retain_graph: bool,
+    create_graph: bool,
+    wanted: set[Edge] | None = None,
+) -> tuple[dict[Edge, Array], set[Edge]]:
+    """The gradients of the leaves (or of ``wanted``), and which of them we own.
+
+    A share may be somebody else's array (a rule may return ``g`` itself); what we own may be
+    added to in place.
+    """
+    nodes = reachable([edge for edge, _ in seeds])
+    useful: set[Edge] | None = None
+    if wanted is not None:  # only the nodes on a path to what was asked for
+        useful = set(wanted)
+        for node in reversed(nodes):
+            if any(e in useful for e in node.inputs if e is not None):
+                useful.add(node)
+    grads: dict[Edge, Array] = {}
+    owned: set[Edge] = set()
+    captured: dict[Edge, Array] = {}
+    anomaly = MODE.get().anomaly
+    for edge, g in seeds:
+        grads[edge] = g if edge not in grads else grads[edge] + g
+    for node in nodes:
+        g = grads.pop(node, None)
+        if g is None:  # nothing flowed here
+            continue
+        if node.hooks is not None:
+            g = _call_hooks(node.hooks, g, create_graph)
+        if node.retain is not None and (tensor := node.retain()) is not None:
+            accumulate(tensor, g, owned=False, create_graph=create_graph)
+        if useful is not None:
+            if node in wanted:  # type: ignore[operator]
+                captured[node] = g
+            if node not in useful or not any(e in useful for e in node.inputs if e is not None):
+                continue
+        if type(node) is Pick:
+            parent = node.inputs[0]
+            grads.setdefault(parent, [None] * len(parent.shape))[node.index] = g  # type: ignore[arg-type,union-attr,index]
+            continue
+        if type(g) is list:  # several outputs: those that nothing used get zeros
+            g = _fill_outputs(node, g, create_graph)
+        kept = node.kept
+        shares = node.shares(g, create_graph)
+        if anomaly:
+            _check_nan(node, shares)
+        if not retain_graph:
+            node.release()
+        for i, (edge, share) in enumerate(shares):
+            if useful is not None and edge not in useful:
+                continue
+            like = edge if type(edge) is Node else _like(edge)
+            fresh = False
+            if (
+                type(share) is not np.ndarray
+                or share.shape != like.shape
+                or share.dtype is not like.dtype
+            ):
+                share, fresh = fitted(share, like, create_graph)
+            before = grads.get(edge)
+            if before is None:
+                grads[edge] = share
+                # ours to add to, unless it is somebody's array: g, what is kept, another's share
+                if not create_graph and (
+                    fresh
+                    or share is not g
+                    and share.base is None
+                    and not _among(share, kept)
+                    and not (i and _among(share, [s for _, s in shares[:i]]))
+                ):
+                    owned.add(edge)
+            elif create_graph or edge not in owned:
+                grads[edge] = before + share
+                if not create_graph:
+                    grads[edge] = np.asarray(grads[edge])
+                    owned.add(edge)
+            else:
+                np.add(before, share, out=before)
+    if wanted is None:
+        return grads, owned
+    captured.update((e, g) for e, g in grads.items() if e in wanted)
+    return captured, owned
+
+
+def fitted(share: Array, like: Any, create_graph: bool) -> tuple[Array, bool]:
+    """A share with its input's shape and dtype, and whether that made a new array of it."""
+    fresh = False
+    if share.shape != like.shape:
+        if STRICT:
+            _check_fits(share, like)
+        share = unbroadcast(share, like.shape)
+        fresh = True
+    if create_graph:
+        return (share if share.array.dtype == like.dtype else share.to(like.dtype)), False
+    if share.dtype is not like.dtype and share.dtype != like.dtype:
+        if share.dtype.kind == "c" != like.dtype.kind:
+            share = share.real
+        share = share.astype(like.dtype)
+        fresh = True
+    if type(share) is not np.ndarray and isinstance(share, (np.generic, float, int)):
+        share = np.asarray(share)
+        fresh = True
+    return share, fresh
+
+
+def _like(edge: Edge) -> Any:
+    """What has the shape and dtype of the gradients that go to an edge."""
+    return edge if isinstance(edge, Node) else edge.array
+
+
+def _check_fits(share: Array, like: Any) -> None:
+    try:
+        fits = np.broadcast_shapes(tuple(share.shape), tuple(like.shape)) == tuple(share.shape)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise AssertionError(f"a rule gave shape {share.shape} for an input of shape {like.shape}")
+
+
+def _among(array: Array, others: Any) -> bool:
+    return any([array is other for other in others]) if others else False
+
+
+def _fill_outputs(node: Node, g: list[Any], create_graph: bool) -> tuple[Any, ...]:
+    zeros = [np.zeros(s, d) for s, d in zip(node.shape, node.dtype, strict=True)]
+    return tuple(
+        (tensor_of(z, None) if create_graph else z) if a is None else a
+        for a, z in zip(g, zeros, strict=True)
+    )
+
+
+def _call_hooks(hooks: dict[int, Any], g: Array, create_graph: bool) -> Array:
+    for hook in list(hooks.values()):
+        tensor = g if create_graph else tensor_of(g, None)
+        with ModeContext(grad=create_graph):
+            new = hook(tensor)
+        if new is not None:
+            if tuple(new.shape) != tuple(tensor.shape):
+                raise ShapeError(
+                    f"a hook gave a gradient of shape {tuple(new.shape)} for {tuple(tensor.shape)}"
+                )
+            g = new if create_graph else new.array
+    return g
+
+
+def _check_nan(node: Node, shares: list[tuple[Edge, Array]]) -> None:
+    for i, (_, share) in enumerate(shares):
+        array = getattr(share, "array", share)
+        if MODE.get().check_nan and array.dtype.kind in "fc" and np.isnan(array).any():
+            made = f"\nThe operation was called here:\n{node.made_at}" if node.made_at else ""
+            raise GradError(
+                f"Function '{node.name()}' returned nan values in its {i}th output.{made}"
+            )
+
+
+def accumulate(tensor: Tensor, g: Array, *, owned: bool, create_graph: bool) -> None:
+    """Add to ``tensor.grad``; the first gradient becomes it (copied unless it is ours)."""
+    old = tensor.grad
+    if create_graph:
+        tensor.grad = g if old is None else old + g
+    elif old is None:
+        tensor.grad = tensor_of(g if owned else g.copy(), None)
+    elif old.requires_grad:
+        tensor.grad = tensor_of(old.array + g, None)
+    else:
+        np.add(old.array, g, out=old.array)
+        old._cell[0] += 1
+
+
+def _edge(tensor: Tensor) -> Edge:
+    edge = tensor._edge()
+    if edge is None:
+        raise GradError(
+            "element 0 of tensors does not require grad and does not have a grad_fn: nothing it "
+            "was computed from has requires_grad=True (or it was computed under no_grad)"
+        )
+    return edge
+
+
+def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Array:
+    array = tensor.array
+    if gradient is None:
+        if array.size != 1:
+            raise GradError(
+                "grad can be implicitly created only for scalar outputs; this one has shape "
+                f"{array.shape}: pass gradient= (a tensor of that shape)"
+            )
+        if array.dtype.kind == "c":
+            raise GradError(
+                "grad can be implicitly created only for real scalar outputs but got "
+                f"{array.dtype}: pass gradient="
+            )
+        seed = np.ones_like(array)
+        return tensor_of(seed, None) if create_graph else seed
+    if not hasattr(gradient, "_edge"):
+        if not isinstance(gradient, (np.ndarray, np.generic, int, float)):
+            raise TypeError(
+                f"gradients can be either tensors, arrays or None, but got {type(gradient).__name__}"
+            )
+        gradient = tensor_of(np.asarray(gradient, dtype=array.dtype), None)
+    if gradient.array.shape != array.shape:
+        raise ShapeError(
+            f"Mismatch in shape: grad_output[0] has a shape of {gradient.array.shape} and "
+            f"output[0] has a shape of {array.shape}."
+        )
+    return gradient if create_graph else gradient.array
+
+
+def _seeds(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Edge, Array]]:
+    tensors = (tensors,) if hasattr(tensors, "_edge") else tuple(tensors)
+    if gradients is None:
+        gradients = (None,) * len(tensors)
+    elif not isinstance(gradients, (tuple, list)):
+        gradients = (gradients,)
+    if len(gradients) != len(tensors):
+        raise GradError(f"got {len(tensors)} tensors and {len(gradients)} gradients")
+    return [
+        (_edge(t), _seed(t, g, create_graph)) for t, g in zip(tensors, gradients, strict=True)
+    ]
+
+
+def backward(
+    tensors: Any,
+    grad_tensors: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Any = None,
+) -> None:
+    """Add the gradient of ``tensors`` to the ``.grad`` of every leaf they depend on.
+
+    Args:
+        tensors: a tensor or a sequence of them.
+        grad_tensors: the gradient of each (None for one-element tensors: 1).
+        retain_graph: keep what was saved, for another pass (default: ``create_graph``).
+        create_graph: record the pass itself, for higher-order gradients.
+        inputs: accumulate into these tensors only.
+
+    Raises:
+        RuntimeError: nothing requires grad, the graph was freed, a saved value was modified.
+    """
+    retain = create_graph if retain_graph is None else retain_graph
+    wanted = None
+    if inputs is not None:
+        inputs = (inputs,) if hasattr(inputs, "_edge") else tuple(inputs)
+        if not inputs:
+            raise GradError("'inputs' argument to backward cannot be empty.")
+        wanted = {_edge(t): t for t in inputs}
+    seeds = _seeds(tensors, grad_tensors, create_graph)
+    with ModeContext(grad=True) if create_graph else nullcontext():
+        found, owned = run(
+            seeds,
+            retain_graph=retain,
+            create_graph=create_graph,
+            wanted=None if wanted is None else set(wanted),
+        )
+        for edge, g in found.items():
+            tensor: Any = edge if wanted is None else wanted[edge]
+            ours = edge in owned
+            if tensor._hooks is not None and edge is tensor:
+                g, ours = _call_hooks(tensor._hooks, g, create_graph), False
+            accumulate(tensor, g, owned=ours, create_graph=create_graph)
+            if tensor._post_hooks is not None:
+                with ModeContext(grad=False):
+                    for hook in list(tensor._post_hooks.values()):
+                        hook(tensor)
+
+
+def grad(
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+    is_grads_batched: bool = False,
+    materialize_grads: bool = False,
+) -> tuple[Any, ...]:
+    """The gradients of ``outputs`` with respect to ``inputs``, without touching any ``.grad``.
+
+    Returns:
+        One tensor for each input, of its shape and dtype (None if unused and allowed).
+
+    Raises:
+        RuntimeError: an input was not used and ``allow_unused`` is false.
+
+    >>> import kilograd as kg
+    >>> x = kg.tensor(3.0, requires_grad=True)
+    >>> (dy,) = kg.autograd.grad(x**3, x, create_graph=True)
+    >>> dy.item(), kg.autograd.grad(dy, x)[0].item()
+    (27.0, 18.0)
+    """
+    inputs = (inputs,) if hasattr(inputs, "_edge") else tuple(inputs)
+    if allow_unused is None:
+        allow_unused = materialize_grads
+    elif materialize_grads and not allow_unused:
+        raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True")
+    if is_grads_batched:
+        gradients = grad_outputs if isinstance(grad_outputs, (tuple, list)) else (grad_outputs,)
+        rows = [
+            grad(outputs, inputs, [g[i] for g in gradients], True, create_graph, allow_unused,
+                 False, materialize_grads)
+            for i in range(len(gradients[0]))
+        ]  # fmt: skip
+        from kilograd.functions.shape import stack
+
+        return tuple(None if c[0] is None else stack(c) for c in zip(*rows, strict=True))
+    retain = create_graph if retain_graph is None else retain_graph
+    for i, t in enumerate(inputs):
+        if t._edge() is None:
+            raise GradError(f"One of the differentiated Tensors (input {i}) does not require grad")
+    seeds = _seeds(outputs, grad_outputs, create_graph)
+    edges = [_edge(t) for t in inputs]
+    with ModeContext(grad=True) if create_graph else nullcontext():
+        found, _ = run(
+            seeds, retain_graph=retain, create_graph=create_graph, wanted=set(edges)
+        )
+        result = []
+        for i, (t, edge) in enumerate(zip(inputs, edges, strict=True)):
+            g = found.get(edge)
+            if g is None:
+                if not allow_unused:
+                    raise GradError(
+                        f"One of the differentiated Tensors (input {i}, shape {tuple(t.shape)}) "
+                        "appears to not have been used in the graph. Set allow_unused=True if this "
+                        "is the desired behavior."
+                    )
+                g = tensor_of(np.zeros_like(t.array), None) if materialize_grads else None
+            elif not create_graph:
+                g = tensor_of(g if g.base is None else g.copy(), None)
+            if g is not None and edge is t and t._hooks is not None:
+                hooked = _call_hooks(t._hooks, g if create_graph else g.array, create_graph)
+                g = hooked if create_graph else tensor_of(hooked, None)
+            result.append(g)
+    return tuple(result)

@@ -1,0 +1,22 @@
+"""Exceptions: each derives from the built-in type that PyTorch raises in the same place.
+
+A message says what went wrong, where (the op and the shapes), and what to do.
+"""
+
+from __future__ import annotations
+
+
+class ShapeError(RuntimeError, ValueError):
+    """Shapes that do not fit an operation (PyTorch raises ``RuntimeError``, NumPy ``ValueError``)."""
+
+
+class GradError(RuntimeError):
+    """Autograd asked for what it cannot give: freed graphs, changed values, no grad_fn."""
+
+
+class DtypeError(RuntimeError, TypeError):
+    """A dtype for which an operation is not defined."""
+
+
+class DimError(IndexError, ValueError):
+    """A dimension number out of range."""

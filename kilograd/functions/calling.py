@@ -1,0 +1,152 @@
+"""PyTorch's calling conventions, honoured in one place.
+
+``@function`` makes a public function of a plain one: NumPy's ``axis``/``keepdims`` are accepted
+for ``dim``/``keepdim``, ``out=`` is filled, arrays become tensors, and the function becomes a
+method of Tensor (with ``inplace=True`` also ``name_``).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kilograd import dtypes
+from kilograd.errors import DimError, DtypeError, GradError
+from kilograd.tensor import Tensor, wrap
+
+_ALIASES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def function(
+    fn: Callable[..., Any] | None = None,
+    *,
+    method: bool = True,
+    inplace: bool = False,
+    name: str | None = None,
+) -> Any:
+    """Declare a public function.
+
+    Args:
+        method: also a method of Tensor.
+        inplace: also an in-place method ``name_``.
+        name: the method's name, where it differs from the function's.
+    """
+    if fn is None:
+        return lambda f: function(f, method=method, inplace=inplace, name=name)
+    plain = fn
+
+    @functools.wraps(plain)
+    def public(*args: Any, **kwargs: Any) -> Any:
+        if args and type(args[0]) is np.ndarray:
+            args = (wrap(args[0]), *args[1:])
+        if kwargs:
+            for numpy_name, name in _ALIASES.items():
+                if numpy_name in kwargs:
+                    if name in kwargs:
+                        raise TypeError(f"{public.__name__}() got both {numpy_name}= and {name}=")
+                    kwargs[name] = kwargs.pop(numpy_name)
+            if "out" in kwargs:
+                out = kwargs.pop("out")
+                if out is not None:
+                    return fill(out, plain(*args, **kwargs), public.__name__, (*args, *kwargs.values()))
+        return plain(*args, **kwargs)
+
+    called = name or plain.__name__
+    if method:
+        setattr(Tensor, called, public)
+    if inplace:
+        setattr(Tensor, f"{called}_", inplace_method(public, f"{called}_"))
+    return public
+
+
+def inplace_method(fn: Callable[..., Any], name: str) -> Any:
+    """The method ``name`` that does ``self = fn(self, …)`` in self's memory."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return self._inplace(fn, *args, **kwargs)
+
+    method.__name__ = name
+    method.__doc__ = f"In-place form of :func:`kilograd.{fn.__name__}`; returns the tensor."
+    return method
+
+
+def fill(out: Any, result: Any, name: str, args: Sequence[Any]) -> Any:
+    """Write a result into ``out=`` (a tensor, or a tuple of them) and return it."""
+    if isinstance(result, tuple):
+        if not isinstance(out, (tuple, list)) or len(out) != len(result):
+            raise TypeError(f"{name}(): out= must be {len(result)} tensors")
+        for o, r in zip(out, result, strict=True):
+            fill(o, r, name, args)
+        return result._replace(**dict(zip(result._fields, out, strict=True))) if hasattr(result, "_replace") else tuple(out)
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if out.requires_grad or result.requires_grad:
+        raise GradError(
+            f"{name}(): functions with out=... arguments don't support automatic differentiation, "
+            "but one of the arguments requires grad."
+        )
+    if dtypes.CATEGORY[result.array.dtype] > dtypes.CATEGORY[out.array.dtype]:
+        raise DtypeError(
+            f"{name}: result type {result.dtype} can't be cast to the desired output type {out.dtype}"
+        )
+    if out.array.shape != result.array.shape:
+        if out.array.size:
+            import warnings
+
+            warnings.warn(
+                f"An output with one or more elements was resized since it had shape "
+                f"{list(out.shape)}, which does not match the required output shape "
+                f"{list(result.shape)}.",
+                UserWarning,
+                stacklevel=4,
+            )
+        out.array = result.array.astype(out.array.dtype)
+        out._cell[0] += 1
+        return out
+    out._write(result.array, name)
+    return out
+
+
+def one_axis(dim: Any, ndim: int) -> int:
+    """A dimension number from 0 to ndim-1; IndexError if it is out of range."""
+    if isinstance(dim, (bool, float)) or not hasattr(dim, "__index__"):
+        raise TypeError(f"dim must be int, not {type(dim).__name__}")
+    dim = dim.__index__()
+    n = max(ndim, 1)
+    if not -n <= dim < n:
+        raise DimError(
+            f"Dimension out of range (expected to be in range of [{-n}, {n - 1}], but got {dim})"
+        )
+    return dim % n
+
+
+def all_axes(dim: Any, ndim: int) -> tuple[int, ...] | None:
+    """The axes of a reduction: None (all), or a sorted-as-given tuple without repeats."""
+    if dim is None:
+        return None
+    if not isinstance(dim, (tuple, list)):
+        axis = one_axis(dim, ndim)
+        return (axis,) if ndim else ()
+    axes = tuple(one_axis(d, ndim) for d in dim)
+    if len(set(axes)) < len(axes):
+        raise RuntimeError(f"dim {axes} appears multiple times in the list of dims")
+    if not axes:
+        return None
+    return axes if ndim else ()
+
+
+def tensor_like(value: Any, like: Tensor | None = None) -> Tensor:
+    """A tensor from a tensor, array or Python number."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return wrap(value)
+    if isinstance(value, (bool, int, float, complex, np.generic)):
+        if isinstance(value, np.generic):
+            return wrap(np.asarray(value))
+        kind = (bool, int, float, complex).index(type(value))
+        return wrap(np.asarray(value, dtypes.default_array_dtype(kind)))
+    raise TypeError(f"expected Tensor, array or number, not {type(value).__name__}")

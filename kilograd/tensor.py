@@ -1,0 +1,804 @@
+"""Tensor: an array, and where it came from.
+
+``t.array`` is the NumPy array; ``t.grad_fn`` the :class:`Node` that made it (None for a leaf).
+``apply`` is the one place where operations on tensors happen: unwrap, compute, wrap, record.
+The operators below call it directly; every other method is a function of ``kilograd.functions``.
+
+In-place operations write into the array, raise its version (shared by all views of it), and then
+*rebase* the tensor on a node that says what the new value is made of; a view also rebases the
+tensor it is a view of.
+
+Read next: ``nn/module.py``.
+"""
+
+from __future__ import annotations
+
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from kilograd import dtypes
+from kilograd.autograd import driver
+from kilograd.autograd.driver import Edge, Node, Pick, record
+from kilograd.autograd.modes import MODE, ModeContext
+from kilograd.errors import DtypeError, GradError, ShapeError
+from kilograd.ops import elementwise as ew
+from kilograd.ops import index as index_ops
+from kilograd.ops import linalg as linalg_ops
+from kilograd.ops.op import Box, Op
+
+T = TypeVar("T", bound="Tensor")
+_new = object.__new__
+_NO_OPTIONS: dict[str, Any] = {}
+
+
+class Size(tuple[int, ...]):
+    """The shape of a tensor: a tuple of ints with PyTorch's ``numel()``.
+
+    >>> Size((2, 3)), Size((2, 3)).numel()
+    (kilograd.Size([2, 3]), 6)
+    """
+
+    def __repr__(self) -> str:
+        return f"kilograd.Size({list(self)})"
+
+    def numel(self) -> int:
+        """The number of elements of a tensor of this shape."""
+        n = 1
+        for k in self:
+            n *= k
+        return n
+
+    def __getitem__(self, i: Any) -> Any:
+        got = super().__getitem__(i)
+        return Size(got) if isinstance(i, slice) else got
+
+    def __add__(self, other: Any) -> Size:
+        return Size(super().__add__(tuple(other)))
+
+    def __radd__(self, other: Any) -> Size:
+        return Size(tuple(other) + tuple(self))
+
+
+class device:
+    """Where a tensor lives. There is one: the CPU.
+
+    >>> device("cpu"), device("cpu").type
+    (device(type='cpu'), 'cpu')
+    """
+
+    type = "cpu"
+    index = None
+
+    def __init__(self, name: Any = "cpu", index: int | None = None) -> None:
+        if not isinstance(name, (str, device)):
+            raise TypeError(f"device(): expected a name such as 'cpu', got {name!r}")
+        if str(name) not in ("cpu", "cpu:0"):
+            raise RuntimeError(f"device {str(name)!r}: kilograd computes on 'cpu' only")
+
+    def __repr__(self) -> str:
+        return "device(type='cpu')"
+
+    def __str__(self) -> str:
+        return "cpu"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, device)
+
+    def __hash__(self) -> int:
+        return hash("cpu")
+
+
+class Tensor(Box):
+    """A multi-dimensional array that remembers how it was computed.
+
+    ``Tensor(data)`` and ``Tensor(2, 3)`` make float tensors as PyTorch's do; prefer
+    :func:`kilograd.tensor`.
+
+    >>> import kilograd as kg
+    >>> x = kg.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4.])
+    """
+
+    array: Any  # the ndarray (a tracer or a CuPy array takes its place elsewhere)
+    _cell: list[int]  # version counter of the memory, shared by views
+    _node: Node | None = None
+    _leaf: bool = False  # a leaf that requires grad
+    _view: tuple[Tensor, Op, dict[str, Any]] | None = None  # parent, and how to get from it here
+    _view_seen: int = 0
+    _cut_view: bool = False  # a view taken under no_grad of a tensor that requires grad
+    _inference: bool = False
+    _hooks: dict[int, Any] | None = None
+    _post_hooks: dict[int, Any] | None = None
+    grad: Tensor | None = None
+    name: str | None = None
+    device = device()
+    is_cuda = is_sparse = is_quantized = is_meta = is_mps = False
+    layout = "strided"
+
+    def __init__(
+        self, *data: Any, dtype: Any = None, requires_grad: bool = False, device: Any = "cpu"
+    ) -> None:
+        dt = dtypes.numpy_dtype(dtype) or dtypes.get_default_dtype().dtype
+        if len(data) == 1 and not isinstance(data[0], (int, np.integer)):
+            source = data[0]
+            if isinstance(source, Size):
+                array = np.zeros(source, dt)
+            else:
+                array = np.array(getattr(source, "array", source), dtype=dt)
+        else:
+            array = np.zeros(data if data else (0,), dt)
+        self.array = array
+        self._cell = [0]
+        if requires_grad:
+            self.requires_grad = True
+
+    # --- what it is -------------------------------------------------------------------------
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...  # methods come from kilograd.functions
+
+    @property
+    def shape(self) -> Size:
+        """The size of each dimension."""
+        return Size(self.array.shape)
+
+    @property
+    def dtype(self) -> dtypes.dtype:
+        """The number type of the elements."""
+        return dtypes.FROM_NUMPY[self.array.dtype]
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self.array.ndim  # type: ignore[no-any-return]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return self.array.itemsize  # type: ignore[no-any-return]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.array.nbytes  # type: ignore[no-any-return]
+
+    @property
+    def data(self) -> Tensor:
+        """The same memory outside of the graph, with a version counter of its own."""
+        return wrap(self.array)
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        array = value.array if isinstance(value, Tensor) else np.asarray(value)
+        self.array = array
+        self._cell = [0]
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow to this tensor."""
+        return self._edge() is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self._node is not None:
+            if not value:
+                raise GradError(
+                    "you can only change requires_grad flags of leaf variables. If you want to "
+                    "use a computed variable in a subgraph that doesn't require differentiation "
+                    "use var_no_grad = var.detach()."
+                )
+            return
+        if value and self.array.dtype.kind not in "fc":
+            raise GradError(
+                "only Tensors of floating point dtype can require gradients; this one is "
+                f"{self.dtype}"
+            )
+        if value and self.array.dtype.kind == "c":
+            raise GradError("gradients of complex tensors are not implemented in kilograd")
+        self._leaf = bool(value)
+
+    def requires_grad_(self: T, requires_grad: bool = True) -> T:
+        """Set ``requires_grad`` in place and return the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The operation that made this tensor; None for a leaf."""
+        self._edge()
+        return self._node
+
+    @property
+    def is_leaf(self) -> bool:
+        """True unless the tensor was computed from one that requires grad."""
+        return self.grad_fn is None
+
+    @property
+    def retains_grad(self) -> bool:
+        """True for a non-leaf tensor whose ``.grad`` will be kept (see :meth:`retain_grad`)."""
+        return self._node is not None and self._node.retain is not None
+
+    @property
+    def _version(self) -> int:
+        return self._cell[0]
+
+    # --- the graph --------------------------------------------------------------------------
+
+    def _edge(self) -> Edge | None:
+        """Where a gradient of this tensor goes: its node, itself if a leaf, or nowhere."""
+        if self._view is not None and self._view_seen != self._cell[0]:
+            self._refresh()
+        return self._node or (self if self._leaf else None)
+
+    def _refresh(self) -> None:
+        """Somebody wrote into the memory this is a view of: take the view of the new value."""
+        assert self._view is not None
+        parent, op, options = self._view
+        self._view_seen = self._cell[0]
+        edge = parent._edge()
+        if not self._leaf:
+            with ModeContext(grad=True):
+                self._node = apply(op, (parent,), options)._node if edge is not None else None
+
+    def _apply(self, op: Op, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        return apply(op, args, options)
+
+    def backward(
+        self,
+        gradient: Any = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        """Add the gradient of this tensor to the ``.grad`` of the leaves it depends on.
+
+        ``gradient`` (a tensor of this shape) may be left out for one-element tensors. See
+        :func:`kilograd.autograd.backward`.
+        """
+        driver.backward(self, (gradient,), retain_graph, create_graph, inputs)
+
+    def detach(self) -> Tensor:
+        """The same memory, outside of the graph."""
+        t = wrap(self.array)
+        t._cell = self._cell
+        return t
+
+    def detach_(self: T) -> T:
+        """Cut this tensor from the graph that made it."""
+        if self._view is not None:
+            raise GradError("Can't detach views in-place. Use detach() instead.")
+        self._node = None
+        self._leaf = False
+        return self
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this non-leaf tensor in ``.grad`` (leaves always do)."""
+        if not self.requires_grad:
+            raise GradError("can't retain_grad on Tensor that has requires_grad=False")
+        if self._node is not None:
+            self._node.retain = weakref.ref(self)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
+        """Call ``hook(grad)`` when this tensor's gradient is known; what it returns replaces it."""
+        edge = self._edge()
+        if edge is None:
+            raise GradError("cannot register a hook on a tensor that doesn't require gradient")
+        if isinstance(edge, Node):
+            edge.hooks = hooks = {} if edge.hooks is None else edge.hooks
+        else:
+            self._hooks = hooks = {} if self._hooks is None else self._hooks
+        return RemovableHandle(hooks, hook)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call ``hook(self)`` after a backward pass has added to this leaf's ``.grad``."""
+        if not self._leaf:
+            raise GradError("post accumulate grad hooks cannot be registered on non-leaf tensors")
+        self._post_hooks = {} if self._post_hooks is None else self._post_hooks
+        return RemovableHandle(self._post_hooks, hook)
+
+    # --- in place ---------------------------------------------------------------------------
+
+    def _check_inplace(self) -> None:
+        if self._leaf:
+            raise GradError(
+                "a leaf Variable that requires grad is being used in an in-place operation. "
+                "Do it under no_grad(), or on a clone()."
+            )
+        if self._cut_view:
+            raise GradError(
+                "A view was created in no_grad mode and is being modified inplace with grad mode "
+                "enabled. Take the view with grad mode on, or clone() it."
+            )
+        t = self
+        while t._view is not None:
+            t = t._view[0]
+            if t._leaf:
+                raise GradError(
+                    "a view of a leaf Variable that requires grad is being used in an in-place "
+                    "operation. Do it under no_grad(), or on a clone()."
+                )
+
+    def _write(self, value: Any, op: str) -> None:
+        """Copy an array into this tensor's memory, as PyTorch's in-place operations may."""
+        mine = self.array
+        if value.shape != mine.shape:
+            raise ShapeError(
+                f"{op}: output with shape {list(mine.shape)} doesn't match the broadcast shape "
+                f"{list(value.shape)}"
+            )
+        if dtypes.CATEGORY[value.dtype] > dtypes.CATEGORY[mine.dtype]:
+            raise DtypeError(
+                f"{op}: result type {value.dtype} can't be cast to the desired output type "
+                f"{mine.dtype}"
+            )
+        if not mine.flags.writeable:
+            raise GradError(
+                f"{op}: unsupported operation: more than one element of the written-to tensor "
+                "refers to a single memory location (an expanded tensor, or a read-only array). "
+                "Please clone() the tensor before performing the operation."
+            )
+        np.copyto(mine, value, casting="unsafe")
+        self._cell[0] += 1
+
+    def _rebase(self, new: Tensor) -> None:
+        """This tensor's value is now ``new``'s (its memory already holds it)."""
+        if self._view is None:
+            self._node = new._node
+            self._leaf = False
+            return
+        parent, op, options = self._view
+        whole = parent.array
+
+        def view(a: Any) -> Any:
+            return op(a, **options)
+
+        replaced = _recorded(
+            index_ops.view_put, whole, (parent, new), {"view": view}
+        )
+        parent._rebase(replaced)
+        self._refresh()
+
+    def _inplace(self: T, fn: Callable[..., Tensor], *args: Any, **kwargs: Any) -> T:
+        """``self = fn(self, …)`` in this tensor's memory."""
+        name = f"{getattr(fn, '__name__', 'inplace')}_"
+        tracked = MODE.get().grad and (
+            self.requires_grad
+            or any(isinstance(a, Tensor) and a.requires_grad for a in (*args, *kwargs.values()))
+        )
+        if not tracked:
+            self._write(fn(self, *args, **kwargs).array, name)
+            return self
+        self._check_inplace()
+        old = wrap(self.array.copy())  # a rule may keep the old value
+        old._node = self._node
+        new = fn(old, *args, **kwargs)
+        self._write(new.array, name)
+        if new.array.dtype != self.array.dtype:
+            new = apply(ew.cast, (new,), {"dtype": self.array.dtype})
+        self._rebase(new)
+        return self
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        index = as_index(index)
+        source = value.array if isinstance(value, Tensor) else np.asarray(value)
+        tracked = MODE.get().grad and (
+            self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)
+        )
+        if tracked:
+            self._check_inplace()
+        if not self.array.flags.writeable:
+            self._write(self.array, "__setitem__")
+        try:
+            target = self.array[index]
+            while source.ndim > target.ndim and source.shape[0] == 1:
+                source = source[0]
+            self.array[index] = source
+        except ValueError as e:
+            raise ShapeError(
+                f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast "
+                f"to indexing result of shape {list(target.shape)}"
+            ) from e
+        self._cell[0] += 1
+        if tracked:
+            self._rebase(
+                _recorded(index_ops.index_put, self.array, (self, value), {"index": index})
+            )
+
+    # --- operators --------------------------------------------------------------------------
+
+    def __neg__(self) -> Tensor:
+        return apply(ew.negative, (self,))  # type: ignore[no-any-return]
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return apply(ew.absolute, (self,))  # type: ignore[no-any-return]
+
+    def __invert__(self) -> Tensor:
+        return apply(ew.invert, (self,))  # type: ignore[no-any-return]
+
+    def __bool__(self) -> bool:
+        if self.array.size != 1:
+            raise RuntimeError(
+                "Boolean value of Tensor with "
+                + ("more than one value is ambiguous" if self.array.size else "no values is ambiguous")
+            )
+        return bool(self.array.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int:
+        if self.array.dtype.kind not in "iub" or self.array.size != 1:
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+        return int(self.array.item())
+
+    def __len__(self) -> int:
+        if self.array.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return len(self.array)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.array.ndim == 0:
+            raise TypeError("iteration over a 0-d tensor")
+        return (self[i] for i in range(len(self.array)))
+
+    def __contains__(self, value: Any) -> bool:
+        if not isinstance(value, (Tensor, int, float, complex)):
+            raise RuntimeError(f"Tensor.__contains__ takes a tensor or number, not {type(value)}")
+        return bool((self == value).array.any())
+
+    __hash__ = object.__hash__
+
+    def __getitem__(self, index: Any) -> Tensor:
+        try:
+            return apply(index_ops.getitem, (self,), {"index": as_index(index)})  # type: ignore[no-any-return]
+        except IndexError as e:
+            raise IndexError(f"{e} (index into a tensor of shape {list(self.array.shape)})") from None
+
+    def __repr__(self) -> str:
+        from kilograd.printing import tensor_repr
+
+        return tensor_repr(self)
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return self.item().__format__(spec) if self.array.ndim == 0 else object.__format__(self, spec)
+
+    def __deepcopy__(self: T, memo: dict[int, Any]) -> T:
+        if self._node is not None:
+            raise RuntimeError(
+                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
+                "protocol at the moment; detach() or clone() it first."
+            )
+        if id(self) in memo:
+            return memo[id(self)]  # type: ignore[no-any-return]
+        t = _new(type(self))
+        memo[id(self)] = t
+        t.array = self.array.copy()
+        t._cell = [0]
+        t._leaf = self._leaf
+        if self.grad is not None:
+            t.grad = self.grad.__deepcopy__(memo)
+        return t
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._node is not None:
+            raise RuntimeError("only leaf tensors can be pickled; detach() it first")
+        return {"array": self.array, "_leaf": self._leaf}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.array = state["array"]
+        self._cell = [0]
+        if state["_leaf"]:
+            self._leaf = True
+
+    # --- Python and NumPy -------------------------------------------------------------------
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number."""
+        if self.array.size != 1:
+            raise RuntimeError(
+                f"a Tensor with {self.array.size} elements cannot be converted to Scalar"
+            )
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists (a number for a 0-d tensor)."""
+        return self.array.tolist()
+
+    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
+        """The NumPy array sharing this tensor's memory.
+
+        Raises:
+            RuntimeError: the tensor requires grad (``force=True`` detaches first).
+        """
+        if not force and self.requires_grad:
+            raise RuntimeError(
+                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
+                "instead."
+            )
+        return self.array  # type: ignore[no-any-return]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    __array_priority__ = 1000
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        op = ew.BY_UFUNC.get(ufunc)
+        if method == "__call__" and op is not None and not kwargs:
+            return apply(op, inputs)
+        if ufunc is np.matmul and method == "__call__" and not kwargs:
+            return apply(linalg_ops.matmul, inputs)
+        if "out" in kwargs or any(isinstance(a, Tensor) and a.requires_grad for a in inputs):
+            raise TypeError(
+                f"np.{ufunc.__name__}{'' if method == '__call__' else '.' + method} on a tensor has "
+                "no derivative here: use kilograd's own function, or detach() first"
+            )
+        arrays = [a.array if isinstance(a, Tensor) else a for a in inputs]
+        result = getattr(ufunc, method)(*arrays, **kwargs)
+        return tuple(wrap(np.asarray(r)) for r in result) if type(result) is tuple else wrap(np.asarray(result))
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        from kilograd.functions.dispatch import numpy_function
+
+        return numpy_function(func, args, kwargs)
+
+
+class RemovableHandle:
+    """What registering a hook returns: ``remove()`` takes the hook back."""
+
+    _next = 0
+
+    def __init__(self, hooks: dict[int, Any], hook: Any, *extra: dict[int, Any], first: bool = False) -> None:
+        RemovableHandle._next += 1
+        self.id = RemovableHandle._next
+        self._hooks = (hooks, *extra)
+        if first:
+            rest = dict(hooks)
+            hooks.clear()
+            hooks[self.id] = hook
+            hooks.update(rest)
+        else:
+            hooks[self.id] = hook
+
+    def remove(self) -> None:
+        """Take the hook back; doing it twice is fine."""
+        for hooks in self._hooks:
+            hooks.pop(self.id, None)
+
+    def __enter__(self) -> RemovableHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def wrap(array: Any) -> Tensor:
+    """A tensor around an array, outside of any graph."""
+    t = _new(Tensor)
+    t.array = array
+    t._cell = [0]
+    return t
+
+
+def tensor_of(array: Any, edge: Edge | None, cell: list[int] | None = None) -> Tensor:
+    """The tensor of an array whose gradient goes to ``edge`` (the leaf itself for a leaf)."""
+    if isinstance(edge, Tensor):
+        return edge
+    t = wrap(array if type(array) is not np.generic else np.asarray(array))
+    t._node = edge
+    if cell is not None:
+        t._cell = cell
+    return t
+
+
+driver.tensor_of = tensor_of
+
+
+def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) -> Any:
+    """Run an op on tensors (arrays and numbers may be among them): compute, wrap, record."""
+    arrays: list[Any] = []
+    cells: list[list[int] | None] = []
+    edges: list[Edge | None] = []
+    needs, bit = 0, 1
+    for a in args:
+        if isinstance(a, Tensor):
+            if a._view is not None and a._view_seen != a._cell[0]:
+                a._refresh()
+            arrays.append(a.array)
+            cells.append(a._cell)
+            edge: Edge | None = a._node
+            if edge is None and a._leaf:
+                edge = a
+            if edge is not None:
+                needs |= bit
+            edges.append(edge)
+        else:
+            arrays.append(a)
+            cells.append(None)
+            edges.append(None)
+        bit += bit
+    try:
+        y = op.forward(*arrays, **options)
+    except (ValueError, TypeError) as e:
+        raise explain(op, arrays, e) from e
+    residuals: tuple[Any, ...] = ()
+    if op.residuals:
+        y, *rest = y
+        residuals = tuple(rest)
+    if op.outputs != 1:
+        return _several(op, args, arrays, cells, edges, needs, y, residuals, options)
+    if type(y) is not np.ndarray and isinstance(y, (np.generic, bool, int, float)):
+        y = np.asarray(y)
+    out = _new(Tensor)
+    out.array = y
+    mode = MODE.get()
+    if op.view and shares_memory(y, arrays[0]):
+        source = args[0]
+        out._cell = cell = source._cell
+        if mode.grad or not needs:
+            out._view = (source, op, options)
+            out._view_seen = cell[0]
+        else:
+            out._cut_view = True
+    else:
+        out._cell = cell = [0]
+    if needs and mode.grad and op.differentiable and y.dtype.kind in "fc":
+        out._node = node = record(
+            op, arrays, cells, edges, needs, y, cell, residuals, options
+        )
+        if not mode.plain:
+            _remember(node, out, mode)
+        for a in args:
+            if isinstance(a, Tensor) and a._inference:
+                raise GradError(
+                    f"{op.name}: Inference tensors cannot be saved for backward. To work around "
+                    "you can make a clone to get a normal tensor and use it in autograd."
+                )
+    elif mode.inference:
+        out._inference = True
+    return out
+
+
+def _several(
+    op: Op, args: Any, arrays: Any, cells: Any, edges: Any, needs: int, y: Any,
+    residuals: tuple[Any, ...], options: dict[str, Any],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    y = tuple(np.asarray(a) if isinstance(a, np.generic) else a for a in y)
+    outs = tuple(wrap(a) for a in y)
+    mode = MODE.get()
+    if needs and mode.grad and op.differentiable:
+        node = record(op, arrays, cells, edges, needs, y, None, residuals, options)
+        for i, out in enumerate(outs):
+            if out.array.dtype.kind in "fc":
+                out._node = Pick(node, i)
+                if not mode.plain:
+                    _remember(out._node, out, mode)
+    return outs
+
+
+def _recorded(op: Op, y: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Tensor:
+    """The tensor for ``y = op(*args)`` that was computed in place."""
+    arrays = [a.array if isinstance(a, Tensor) else a for a in args]
+    edges = [a._edge() if isinstance(a, Tensor) else None for a in args]
+    needs = sum(1 << i for i, e in enumerate(edges) if e is not None)
+    out = wrap(y)
+    out._node = record(op, arrays, (None,) * len(args), edges, needs, y, None, (), options)
+    return out
+
+
+def _remember(node: Node, out: Tensor, mode: Any) -> None:
+    if mode.retain:
+        node.retain = weakref.ref(out)
+    if mode.anomaly:
+        frames = [f for f in traceback.extract_stack() if "/kilograd/" not in f.filename.replace("\\", "/")]
+        node.made_at = "".join(traceback.format_list(frames[-3:]))
+
+
+def shares_memory(y: Any, x: Any) -> bool:
+    """Whether ``y``, made from ``x`` by a view op, is a view of its memory (and not a copy)."""
+    if y is x:
+        return True
+    base = y.base
+    return base is not None and (base is x or base is x.base)
+
+
+def explain(op: Op, arrays: list[Any], e: Exception) -> Exception:
+    """An exception of NumPy's, as PyTorch's type with the op's name and all shapes."""
+    if isinstance(e, (ShapeError, DtypeError)) or type(e) not in (ValueError, TypeError):
+        return type(e)(*e.args) if not isinstance(e, np.exceptions.AxisError) else IndexError(str(e))
+    bad = [type(a).__name__ for a in arrays if not isinstance(a, (np.ndarray, np.generic, bool, int, float, complex, type(None)))]
+    if bad:
+        return TypeError(f"{op.name}(): expected tensors or numbers, got {', '.join(bad)}")
+    what = ", ".join(
+        f"{list(a.shape)} {a.dtype}" if hasattr(a, "shape") else repr(a) for a in arrays
+    )
+    kind = DtypeError if isinstance(e, TypeError) else ShapeError
+    return kind(f"{op.name}({what}): {e}")
+
+
+def as_index(index: Any) -> Any:
+    """An index as NumPy takes it: tensors become arrays, 0-d integer tensors become ints."""
+    if type(index) is tuple:
+        return tuple([_index_part(i) for i in index])
+    return _index_part(index)
+
+
+def _index_part(i: Any) -> Any:
+    if isinstance(i, Tensor):
+        i = i.array
+    if isinstance(i, np.ndarray):
+        if i.dtype == np.uint8:
+            return i.astype(bool)
+        if i.dtype.kind not in "iub":
+            raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {i.dtype}")
+        return int(i) if i.ndim == 0 and i.dtype.kind != "b" else i
+    if isinstance(i, slice):
+        if i.step is not None and i.step <= 0:
+            raise ValueError("step must be greater than zero (use flip() to reverse)")
+        return i if type(i.start) is not Tensor and type(i.stop) is not Tensor else slice(
+            *(None if k is None else int(k) for k in (i.start, i.stop, i.step))
+        )
+    if isinstance(i, (list, range)):
+        parts = [_index_part(k) for k in i]
+        array = np.asarray(parts)
+        if array.size == 0:
+            array = array.astype(np.int64)
+        if array.dtype.kind not in "iub":
+            raise IndexError(f"a list used as an index must hold integers or bools, got {i!r}")
+        return array
+    if isinstance(i, float):
+        raise TypeError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got float)")
+    return i
+
+
+def _binary(op: Op, swap: bool = False) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        if isinstance(other, (Tensor, float, int, np.ndarray, np.generic, complex)):
+            return apply(op, (other, self) if swap else (self, other))
+        return NotImplemented
+
+    return method
+
+
+def _inplace_operator(op: Op) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        if isinstance(other, (Tensor, float, int, np.ndarray, np.generic, complex)):
+            return self._inplace(op, other)
+        return NotImplemented
+
+    return method
+
+
+for _name, _op in {
+    "add": ew.add, "sub": ew.subtract, "mul": ew.multiply, "truediv": ew.divide,
+    "pow": ew.power, "floordiv": ew.floor_divide, "mod": ew.remainder, "and": ew.bitwise_and,
+    "or": ew.bitwise_or, "xor": ew.bitwise_xor, "lshift": ew.left_shift,
+    "rshift": ew.right_shift, "matmul": linalg_ops.matmul,
+}.items():  # fmt: skip
+    setattr(Tensor, f"__{_name}__", _binary(_op))
+    setattr(Tensor, f"__r{_name}__", _binary(_op, swap=True))
+    if _name != "matmul":
+        setattr(Tensor, f"__i{_name}__", _inplace_operator(_op))
+for _name, _op in {
+    "eq": ew.equal, "ne": ew.not_equal, "lt": ew.less, "le": ew.less_equal,
+    "gt": ew.greater, "ge": ew.greater_equal,
+}.items():  # fmt: skip
+    setattr(Tensor, f"__{_name}__", _binary(_op))
