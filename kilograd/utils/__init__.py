@@ -1,0 +1,4 @@
+"""``kilograd.utils``: data loading, and gradient checkpointing."""
+
+from kilograd.utils import checkpoint as checkpoint
+from kilograd.utils import data as data
