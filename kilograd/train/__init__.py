@@ -1,0 +1,9 @@
+"""Training: the loop, evaluation, checkpoints, curves."""
+
+from kilograd.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from kilograd.train.loop import NonFiniteError, Result, evaluate, train_epoch
+
+__all__ = [
+    "CheckpointError", "NonFiniteError", "Result", "evaluate", "load_checkpoint",
+    "save_checkpoint", "train_epoch",
+]  # fmt: skip
