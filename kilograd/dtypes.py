@@ -117,7 +117,7 @@ def as_dtype(d: Any) -> dtype:
     if isinstance(d, dtype):
         return d
     if isinstance(d, type) and d in _PYTHON:
-        return get_default_dtype() if d is float else _PYTHON[d]
+        return _PYTHON[d]  # float is float64, as in PyTorch and NumPy
     try:
         return FROM_NUMPY[np.dtype(d).newbyteorder("=")]
     except (TypeError, KeyError):

@@ -5,6 +5,8 @@ A message says what went wrong, where (the op and the shapes), and what to do.
 
 from __future__ import annotations
 
+import numpy as np
+
 
 class ShapeError(RuntimeError, ValueError):
     """Shapes that do not fit an operation (PyTorch raises ``RuntimeError``, NumPy ``ValueError``)."""
@@ -20,3 +22,7 @@ class DtypeError(RuntimeError, TypeError):
 
 class DimError(IndexError, ValueError):
     """A dimension number out of range."""
+
+
+class LinAlgError(RuntimeError, np.linalg.LinAlgError):
+    """A matrix that cannot be inverted or factored."""

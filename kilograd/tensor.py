@@ -24,7 +24,7 @@ from kilograd import dtypes
 from kilograd.autograd import driver
 from kilograd.autograd.driver import Edge, Node, Pick, record
 from kilograd.autograd.modes import MODE, ModeContext
-from kilograd.errors import DtypeError, GradError, ShapeError
+from kilograd.errors import DimError, DtypeError, GradError, ShapeError
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as index_ops
 from kilograd.ops import linalg as linalg_ops
@@ -638,7 +638,7 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
     try:
         y = op.forward(*arrays, **options)
     except (ValueError, TypeError) as e:
-        raise explain(op, arrays, e) from e
+        raise explain(op, arrays, e) from None
     residuals: tuple[Any, ...] = ()
     if op.residuals:
         y, *rest = y
@@ -722,16 +722,19 @@ def shares_memory(y: Any, x: Any) -> bool:
 
 def explain(op: Op, arrays: list[Any], e: Exception) -> Exception:
     """An exception of NumPy's, as PyTorch's type with the op's name and all shapes."""
-    if isinstance(e, (ShapeError, DtypeError)) or type(e) not in (ValueError, TypeError):
-        return type(e)(*e.args) if not isinstance(e, np.exceptions.AxisError) else IndexError(str(e))
-    bad = [type(a).__name__ for a in arrays if not isinstance(a, (np.ndarray, np.generic, bool, int, float, complex, type(None)))]
-    if bad:
-        return TypeError(f"{op.name}(): expected tensors or numbers, got {', '.join(bad)}")
+    if isinstance(e, np.exceptions.AxisError):
+        return DimError(f"{op.name}: {e}")
+    if type(e) not in (ValueError, TypeError) and not isinstance(e, TypeError):
+        return e  # ours already
+    numbers = (np.ndarray, np.generic, bool, int, float, complex, type(None))
+    strangers = [type(a).__name__ for a in arrays if not isinstance(a, numbers)]
+    if strangers:
+        return TypeError(f"{op.name}(): expected tensors or numbers, got {', '.join(strangers)}")
     what = ", ".join(
         f"{list(a.shape)} {a.dtype}" if hasattr(a, "shape") else repr(a) for a in arrays
     )
     kind = DtypeError if isinstance(e, TypeError) else ShapeError
-    return kind(f"{op.name}({what}): {e}")
+    return e if isinstance(e, kind) else kind(f"{op.name}({what}): {e}")
 
 
 def as_index(index: Any) -> Any:

@@ -274,7 +274,9 @@ def run(
                 continue
         if type(node) is Pick:
             parent = node.inputs[0]
-            grads.setdefault(parent, [None] * len(parent.shape))[node.index] = g  # type: ignore[arg-type,union-attr,index]
+            parts = grads.setdefault(parent, [None] * len(parent.shape))  # type: ignore[arg-type,union-attr]
+            before = parts[node.index]  # a higher order reads the same output through another Pick
+            parts[node.index] = g if before is None else before + g
             continue
         if type(g) is list:  # several outputs: those that nothing used get zeros
             g = _fill_outputs(node, g, create_graph)
@@ -441,6 +443,8 @@ def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Array:
             f"Mismatch in shape: grad_output[0] has a shape of {gradient.array.shape} and "
             f"output[0] has a shape of {array.shape}."
         )
+    if gradient.array.dtype != array.dtype:
+        gradient = gradient.to(array.dtype)
     return gradient if create_graph else gradient.array
 
 

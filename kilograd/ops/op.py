@@ -89,9 +89,12 @@ class Op:
         self.inputs = tuple(p.name for p in parameters if p.kind is kinds.POSITIONAL_OR_KEYWORD)
         self.variadic = next((p.name for p in parameters if p.kind is kinds.VAR_POSITIONAL), None)
         self.options = {p.name: p.default for p in parameters if p.kind is kinds.KEYWORD_ONLY}
+        if {"g", "y"} & {*self.inputs, self.variadic, *self.options}:
+            raise TypeError(f"{self.name}: in rules g is the gradient and y the output; rename it")
         self.derivatives: list[Derivative] = []
         self.plans: dict[tuple[int, int], Plan] = {}
-        REGISTRY[self.name] = self
+        if REGISTRY.setdefault(self.name, self) is not self:
+            raise TypeError(f"there is an op {self.name!r} already; give this one another name=")
 
     def vjp(self, *inputs: str) -> Callable[[Rule], Rule]:
         """Declare the rule for one input, or for several at once (it then returns a tuple).

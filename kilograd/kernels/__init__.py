@@ -1,0 +1,1 @@
+"""The loops that NumPy cannot say well: plain functions on plain arrays."""

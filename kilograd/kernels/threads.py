@@ -1,0 +1,108 @@
+"""Two cores, one loop: a batch is cut in slices, and each thread runs the whole kernel on its slice.
+
+NumPy copies and adds on one core; only its BLAS uses more. A convolution is half copies, so the cores are
+better used from outside: every slice goes through copy, GEMM and copy back on its own core, with BLAS held
+to one thread meanwhile (OpenBLAS serialises parallel callers otherwise). Where the bundled BLAS cannot be
+told so, everything runs on the calling thread, with the same results.
+
+Also here: `scratch`, per-thread memory that a kernel may scribble on, kept between calls because fresh
+pages cost more than the arithmetic done on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import glob
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+_KEEP = 1 << 24  # scratch larger than this many bytes is not kept between calls
+_local = threading.local()
+_busy = threading.Lock()  # one parallel region at a time; a second caller runs its slices itself
+_pool: ThreadPoolExecutor | None = None
+
+
+def _cores() -> int:
+    if "KILOGRAD_NUM_THREADS" in os.environ:
+        return max(1, int(os.environ["KILOGRAD_NUM_THREADS"]))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _blas_control() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
+    """OpenBLAS's (set, get) number of threads from the library NumPy ships, or None."""
+    here = os.path.dirname(np.__file__)
+    for path in glob.glob(here + ".libs/*openblas*") + glob.glob(here + "/.dylibs/*openblas*"):
+        with contextlib.suppress(OSError):
+            lib = ctypes.CDLL(path)
+            for name in ("scipy_openblas_%s_num_threads64_", "openblas_%s_num_threads"):
+                if hasattr(lib, name % "set") and hasattr(lib, name % "get"):
+                    return getattr(lib, name % "set"), getattr(lib, name % "get")
+    return None
+
+
+_blas = _blas_control()
+_workers = min(_cores(), 8) if _blas else 1
+
+
+def _forget_pool() -> None:
+    """After a fork the child has none of the pool's threads (data-loader workers)."""
+    global _pool, _busy
+    _pool, _busy = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def sliced(f: Callable[[int, int], Any], n: int, work: float = math.inf) -> list[Any]:
+    """[f(0, a), f(a, b), …] over consecutive slices of range(n), one per core; in order.
+
+    work: a rough count of the elements touched; little work is not worth waking a thread for.
+
+    >>> sum(sliced(lambda start, stop: sum(range(start, stop)), 100))
+    4950
+    """
+    global _pool
+    parts = min(_workers, n)
+    if parts < 2 or work < 1 << 17 or not _busy.acquire(blocking=False):
+        return [f(0, n)]
+    assert _blas is not None
+    set_threads, get_threads = _blas
+    before = get_threads()
+    try:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(_workers - 1, thread_name_prefix="kilograd")
+        set_threads(1)
+        cuts = [n * i // parts for i in range(parts + 1)]
+        futures = [_pool.submit(f, a, b) for a, b in zip(cuts[1:], cuts[2:], strict=False)]
+        first = f(0, cuts[1])
+        return [first] + [future.result() for future in futures]
+    finally:
+        set_threads(before)
+        _busy.release()
+
+
+def scratch(slot: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Uninitialised (*shape) memory of this thread; the next call with the same slot reuses it.
+
+    >>> scratch("doc", (2, 3), np.float32).shape
+    (2, 3)
+    """
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    if size > _KEEP:
+        return np.empty(shape, dtype)
+    slots = _local.__dict__
+    memory = slots.get(slot)
+    if memory is None or memory.size < size:
+        memory = slots[slot] = np.empty(size, np.uint8)
+    return memory[:size].view(dtype).reshape(shape)

@@ -1,0 +1,821 @@
+"""Module: parameters, buffers and modules found by assigning them to attributes.
+
+``self.weight = Parameter(…)`` is all it takes: ``parameters()``, ``state_dict()``, ``to()``,
+``train()`` and the rest walk the tree of what was assigned. The three registries ``_parameters``,
+``_buffers`` and ``_modules`` say what is what and in which order; the values are ordinary instance
+attributes as well, so that reading ``self.weight`` costs what an attribute costs (20 ns, where a
+search through the registries takes 400). Write through attributes or ``register_*``, never into a
+registry.
+
+Read next: ``nn/linear.py``, then ``optim/sgd.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from kilograd import dtypes
+from kilograd.autograd.modes import ModeContext
+from kilograd.nn.hooks import GLOBAL, BackwardHooks, Hook, as_tuple
+from kilograd.nn.parameter import Buffer, Parameter, is_lazy
+from kilograd.tensor import RemovableHandle, Tensor, device, wrap
+
+T = TypeVar("T", bound="Module")
+_REGISTRIES = ("_parameters", "_buffers", "_modules")
+_EXTRA = "_extra_state"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What ``load_state_dict`` did not find, and what it did not know."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not self.missing_keys and not self.unexpected_keys:
+            return "<All keys matched successfully>"
+        return (
+            f"_IncompatibleKeys(missing_keys={self.missing_keys}, "
+            f"unexpected_keys={self.unexpected_keys})"
+        )
+
+    __str__ = __repr__
+
+
+class Module:
+    """Base of all layers and models: define ``__init__`` and ``forward``.
+
+    >>> import kilograd as kg
+    >>> class Net(kg.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.first = kg.nn.Linear(4, 8)
+    ...         self.last = kg.nn.Linear(8, 1)
+    ...     def forward(self, x):
+    ...         return self.last(self.first(x).relu())
+    >>> net = Net()
+    >>> net(kg.zeros(3, 4)).shape, net.num_params()
+    (kilograd.Size([3, 1]), 49)
+    >>> list(net.state_dict())
+    ['first.weight', 'first.bias', 'last.weight', 'last.bias']
+    """
+
+    _version = 1  # of the layout of state_dict, kept in its metadata
+    call_super_init = False
+    _shown: tuple[str, ...] = ()  # the settings that repr prints
+    training: bool
+    _parameters: dict[str, Parameter | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Module | None]
+    _non_persistent_buffers_set: set[str]
+
+    # Hooks: made when the first is registered; ``_hooked`` is all that a call looks at.
+    _hooked = False
+    _forward_pre_hooks: dict[int, Hook] = {}  # noqa: RUF012 (never written: see _hooks)
+    _forward_hooks: dict[int, Hook] = {}  # noqa: RUF012
+    _backward_pre_hooks: dict[int, Hook] = {}  # noqa: RUF012
+    _backward_hooks: dict[int, Hook] = {}  # noqa: RUF012
+    _state_dict_pre_hooks: dict[int, Hook] = {}  # noqa: RUF012
+    _state_dict_hooks: dict[int, Hook] = {}  # noqa: RUF012
+    _load_state_dict_pre_hooks: dict[int, Hook] = {}  # noqa: RUF012
+    _load_state_dict_post_hooks: dict[int, Hook] = {}  # noqa: RUF012
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if not self.call_super_init:
+            name = type(self).__name__
+            if kwargs:
+                raise TypeError(
+                    f"{name}.__init__() got an unexpected keyword argument '{next(iter(kwargs))}'"
+                )
+            if args:
+                raise TypeError(
+                    f"{name}.__init__() takes 1 positional argument but {len(args) + 1} were given"
+                )
+        self.__dict__.update(
+            training=True, _parameters={}, _buffers={}, _modules={},
+            _non_persistent_buffers_set=set(),
+        )  # fmt: skip
+        if self.call_super_init:
+            super().__init__(*args, **kwargs)
+
+    # --- calling ----------------------------------------------------------------------------
+
+    def forward(self, *input: Any) -> Any:
+        """The computation; every module defines its own."""
+        raise NotImplementedError(
+            f'Module [{type(self).__name__}] is missing the required "forward" function'
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._hooked:
+            return self._call_with_hooks(args, kwargs)
+        return self.forward(*args, **kwargs)
+
+    def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """forward, with what was registered before, after and around it."""
+        late = {k: h for k, h in self._each("forward_hooks") if h.always_call}
+        try:
+            for _, hook in self._each("forward_pre_hooks"):
+                got = hook(self, args, kwargs) if hook.with_kwargs else hook(self, args)
+                if got is None:
+                    continue
+                if not hook.with_kwargs:
+                    args = as_tuple(got)
+                elif isinstance(got, tuple) and len(got) == 2:
+                    args, kwargs = got
+                else:
+                    raise RuntimeError(
+                        "forward pre-hook must return None or a tuple of (new_args, new_kwargs), "
+                        f"but got {got}."
+                    )
+            backward = None
+            pre = [h for _, h in self._each("backward_pre_hooks")]
+            post = [h for _, h in self._each("backward_hooks")]
+            if pre or post:
+                backward = BackwardHooks(self, pre, post)
+                args = backward.watch_inputs(args)
+            result = self.forward(*args, **kwargs)
+            for key, hook in self._each("forward_hooks"):
+                late.pop(key, None)
+                result = _after(hook, self, args, kwargs, result)
+            return result if backward is None else backward.watch_outputs(result)
+        except Exception:
+            result = None
+            for hook in late.values():  # what was promised to be called even so
+                with contextlib.suppress(Exception):
+                    result = _after(hook, self, args, kwargs, result)
+            raise
+
+    def _each(self, kind: str) -> list[tuple[int, Hook]]:
+        """Hooks of all modules, then this one's."""
+        return [*GLOBAL[kind].items(), *getattr(self, f"_{kind}").items()]
+
+    def _hook(self, kind: str, hook: Any, *, prepend: bool = False, **how: Any) -> RemovableHandle:
+        hooks = self.__dict__.setdefault(f"_{kind}", {})
+        if kind.startswith(("forward", "backward")):
+            self.__dict__["_hooked"] = True
+        return RemovableHandle(hooks, Hook(hook, **how), first=prepend)
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args)`` before forward; what it returns replaces the inputs."""
+        return self._hook("forward_pre_hooks", hook, prepend=prepend, with_kwargs=with_kwargs)
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False,
+        always_call: bool = False,
+    ) -> RemovableHandle:  # fmt: skip
+        """Call ``hook(module, args, output)`` after forward; what it returns replaces the output."""
+        return self._hook(
+            "forward_hooks", hook, prepend=prepend, with_kwargs=with_kwargs,
+            always_call=always_call,
+        )  # fmt: skip
+
+    def register_full_backward_pre_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` before the module's own backward pass."""
+        return self._hook("backward_pre_hooks", hook, prepend=prepend)
+
+    def register_full_backward_hook(
+        self, hook: Callable[..., Any], prepend: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` once both are known.
+
+        What it returns replaces the gradients of the inputs.
+        """
+        return self._hook("backward_hooks", hook, prepend=prepend)
+
+    register_backward_hook = register_full_backward_hook
+
+    # --- attributes -------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        mine = self.__dict__
+        kinds: tuple[Any, ...] = (Parameter, Buffer, Module)
+        for registry, kind in zip(_REGISTRIES, kinds, strict=True):
+            entries = mine.get(registry)
+            if isinstance(value, kind):
+                if entries is None:
+                    what = {"_buffers": "buffer"}.get(registry, registry[1:])
+                    raise AttributeError(f"cannot assign {what} before Module.__init__() call")
+                if name not in entries:
+                    self._unregister(name)
+                _check_name(name)
+                entries[name] = mine[name] = value
+                if registry == "_buffers" and not value.persistent:
+                    self._non_persistent_buffers_set.add(name)
+                return
+            if entries is not None and name in entries:
+                accepts = Tensor if kind is Buffer else kind
+                if value is not None and not isinstance(value, accepts):
+                    what, want = {
+                        "_parameters": ("parameter", "kilograd.nn.Parameter"),
+                        "_buffers": ("buffer", "kilograd.nn.Buffer, kilograd.Tensor"),
+                        "_modules": ("child module", "kilograd.nn.Module"),
+                    }[registry]
+                    raise TypeError(
+                        f"cannot assign '{_type_name(value)}' as {what} '{name}' "
+                        f"({want} or None expected)"
+                    )
+                entries[name] = mine[name] = value
+                return
+        object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+
+    def __delattr__(self, name: str) -> None:
+        if not self._unregister(name):
+            object.__delattr__(self, name)
+
+    def _unregister(self, name: str) -> bool:
+        """Forget an entry of any registry; whether there was one."""
+        mine = self.__dict__
+        mine.get("_non_persistent_buffers_set", set()).discard(name)
+        for registry in _REGISTRIES:
+            if name in mine.get(registry, ()):
+                del mine[registry][name]
+                mine.pop(name, None)
+                return True
+        return False
+
+    def __dir__(self) -> list[str]:
+        return sorted(key for key in super().__dir__() if not key[0].isdigit())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Add a parameter (None: there is none by that name, and it is not in state_dict)."""
+        self._check_free(name, "_parameters", "parameter")
+        if param is not None and not isinstance(param, Parameter):
+            raise TypeError(
+                f"cannot assign '{_type_name(param)}' object to parameter '{name}' "
+                "(kilograd.nn.Parameter or None required)"
+            )
+        if param is not None and param.grad_fn is not None:
+            raise ValueError(
+                f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be "
+                "created explicitly. To express 'weight' as a function of another Tensor, compute "
+                "the value in the forward() method."
+            )
+        self._parameters[name] = self.__dict__[name] = param
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Add a tensor that is state but not learned, e.g. running statistics."""
+        self._check_free(name, "_buffers", "buffer")
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"cannot assign '{_type_name(tensor)}' object to buffer '{name}' "
+                "(kilograd.Tensor or None required)"
+            )
+        self._buffers[name] = self.__dict__[name] = tensor
+        if persistent:
+            self._non_persistent_buffers_set.discard(name)
+        else:
+            self._non_persistent_buffers_set.add(name)
+
+    def add_module(self, name: str, module: Module | None) -> None:
+        """Add a child module under a name."""
+        if module is not None and not isinstance(module, Module):
+            raise TypeError(f"{_type_name(module)} is not a Module subclass")
+        self._check_free(name, "_modules", "module")
+        self._modules[name] = self.__dict__[name] = module
+
+    register_module = add_module
+
+    def _check_free(self, name: Any, registry: str, what: str) -> None:
+        if registry not in self.__dict__:
+            raise AttributeError(f"cannot assign {what} before Module.__init__() call")
+        if not isinstance(name, str):
+            raise TypeError(f"{what} name should be a string. Got {_type_name(name)}")
+        _check_name(name)
+        if hasattr(self, name) and name not in self.__dict__[registry]:
+            raise KeyError(f"attribute '{name}' already exists")
+
+    # --- the tree ---------------------------------------------------------------------------
+
+    def named_modules(
+        self, memo: set[Any] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """This module and all below it, with dotted names; each object once."""
+        memo = set() if memo is None else memo
+        if self not in memo:
+            if remove_duplicate:
+                memo.add(self)
+            yield prefix, self
+            for name, module in self._modules.items():
+                if module is not None:
+                    below = prefix + ("." if prefix else "") + name
+                    yield from module.named_modules(memo, below, remove_duplicate)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules assigned to this one, with their names."""
+        seen: set[Module] = set()
+        for name, module in self._modules.items():
+            if module is not None and module not in seen:
+                seen.add(module)
+                yield name, module
+
+    def children(self) -> Iterator[Module]:
+        """The modules assigned to this one."""
+        return (module for _, module in self.named_children())
+
+    def _named_members(
+        self, get: Callable[[Module], Iterable[tuple[str, Any]]], prefix: str = "",
+        recurse: bool = True, remove_duplicate: bool = True,
+    ) -> Iterator[tuple[str, Any]]:  # fmt: skip
+        seen: set[Any] = set()
+        modules: Iterable[tuple[str, Module]] = [(prefix, self)]
+        if recurse:
+            modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
+        for path, module in modules:
+            for name, member in get(module):
+                if member is None or member in seen:
+                    continue
+                if remove_duplicate:
+                    seen.add(member)
+                yield path + ("." if path else "") + name, member
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their dotted names; each object once."""
+        return self._named_members(
+            lambda m: m._parameters.items(), prefix, recurse, remove_duplicate
+        )
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """All parameters: what an optimizer is given."""
+        return (p for _, p in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """All buffers with their dotted names."""
+        return self._named_members(lambda m: m._buffers.items(), prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """All buffers."""
+        return (b for _, b in self.named_buffers(recurse=recurse))
+
+    def get_submodule(self, target: str) -> Module:
+        """The module at a dotted path; AttributeError if there is none."""
+        module = self
+        for name in target.split(".") if target else ():
+            if not hasattr(module, name):
+                raise AttributeError(f"{module._get_name()} has no attribute `{name}`")
+            module = getattr(module, name)
+            if not isinstance(module, Module):
+                raise AttributeError(f"`{name}` is not an nn.Module")
+        return module
+
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Replace the module at a dotted path (with ``strict``, only if it exists)."""
+        if not target:
+            raise ValueError("Cannot set the submodule without a target name!")
+        path, _, name = target.rpartition(".")
+        parent = self.get_submodule(path)
+        if strict and not hasattr(parent, name):
+            raise AttributeError(f"{parent._get_name()} has no attribute `{name}`")
+        if not isinstance(module, Module):
+            raise ValueError(f"`module` is not an nn.Module, found {type(module)}")
+        if hasattr(parent, name) and not isinstance(getattr(parent, name), Module):
+            raise AttributeError(f"`{name}` is not an nn.Module")
+        setattr(parent, name, module)
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a dotted path; AttributeError if there is none."""
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        if not hasattr(module, name):
+            raise AttributeError(f"{module._get_name()} has no attribute `{name}`")
+        found = getattr(module, name)
+        if not isinstance(found, Parameter):
+            raise AttributeError(f"`{name}` is not an nn.Parameter")
+        return found
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a dotted path; AttributeError if there is none."""
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        if not hasattr(module, name):
+            raise AttributeError(f"{module._get_name()} has no attribute `{name}`")
+        if name not in module._buffers:
+            raise AttributeError(f"`{name}` is not a buffer")
+        return module._buffers[name]  # type: ignore[return-value]
+
+    def num_params(self, trainable: bool | None = None) -> int:
+        """How many numbers the parameters hold: all, or only the (un)trainable ones.
+
+        >>> import kilograd as kg
+        >>> kg.nn.Linear(3, 2).num_params()
+        8
+        """
+        return sum(
+            p.numel() for p in self.parameters() if trainable in (None, p.requires_grad)
+        )
+
+    count_parameters = num_params
+
+    # --- changing all of it -----------------------------------------------------------------
+
+    def apply(self: T, fn: Callable[[Module], Any]) -> T:
+        """Call ``fn`` on every module, children first; e.g. to initialise weights."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
+
+    def train(self: T, mode: bool = True) -> T:
+        """Set training mode (dropout drops, batch norm learns its statistics) here and below."""
+        if not isinstance(mode, bool):
+            raise ValueError("training mode is expected to be boolean")
+        self.training = mode
+        for module in self.children():
+            module.train(mode)
+        return self
+
+    def eval(self: T) -> T:
+        """Leave training mode, here and below."""
+        return self.train(False)
+
+    @contextlib.contextmanager
+    def evaluating(self: T) -> Iterator[T]:
+        """Evaluation mode without gradients for a ``with`` block; every module's mode comes back.
+
+        >>> import kilograd as kg
+        >>> model = kg.nn.Dropout(0.5)
+        >>> with model.evaluating():
+        ...     model(kg.ones(3))
+        tensor([1., 1., 1.])
+        >>> model.training
+        True
+        """
+        before = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with ModeContext(grad=False):
+                yield self
+        finally:
+            for module, mode in before:
+                module.training = mode
+
+    def requires_grad_(self: T, requires_grad: bool = True) -> T:
+        """Set ``requires_grad`` of all parameters."""
+        for p in self.parameters():
+            p.requires_grad_(requires_grad)
+        return self
+
+    def freeze(self: T) -> T:
+        """Stop learning: ``requires_grad_(False)``."""
+        return self.requires_grad_(False)
+
+    def unfreeze(self: T) -> T:
+        """Learn again: ``requires_grad_(True)``."""
+        return self.requires_grad_(True)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters (or fill them with zeros)."""
+        for p in self.parameters():
+            if p.grad is not None:
+                if set_to_none:
+                    p.grad = None
+                else:
+                    p.grad = wrap(np.zeros_like(p.grad.array))
+
+    def _apply(self: T, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> T:
+        """Replace the values (and gradients) of all parameters and buffers by ``fn`` of them."""
+        if recurse:
+            for module in self.children():
+                module._apply(fn)
+        for p in self._parameters.values():
+            if p is not None:
+                p.data = fn(p.data)
+                if p.grad is not None:
+                    p.grad.data = fn(p.grad.data)
+        for name, b in self._buffers.items():
+            if b is not None:
+                self._buffers[name] = self.__dict__[name] = fn(b)
+        return self
+
+    def to(self: T, *args: Any, **kwargs: Any) -> T:
+        """Convert floating-point parameters and buffers: ``to(dtype)``, ``to(device, dtype)``.
+
+        In place, and returns the module. ``to(tensor)`` takes that tensor's dtype.
+
+        Raises:
+            TypeError: the dtype is not a floating-point one.
+        """
+        dtype = kwargs.get("dtype")
+        for a in (*args, kwargs.get("device")):
+            if isinstance(a, Tensor):
+                dtype = a.dtype
+            elif isinstance(a, (str, device)):
+                device(a)
+            elif a is not None and not isinstance(a, bool):
+                dtype = dtypes.as_dtype(a)
+        if dtype is None:
+            return self
+        dtype = dtypes.as_dtype(dtype)
+        if not (dtype.is_floating_point or dtype.is_complex):
+            raise TypeError(
+                "nn.Module.to only accepts floating point or complex dtypes, but got desired "
+                f"dtype={dtype}"
+            )
+        return self._cast(dtype)
+
+    def _cast(self: T, dtype: dtypes.dtype, only_floats: bool = True) -> T:
+        def cast(t: Tensor) -> Tensor:
+            if only_floats and t.array.dtype.kind not in "fc":
+                return t
+            return t if t.array.dtype == dtype.dtype else wrap(t.array.astype(dtype.dtype))
+
+        return self._apply(cast)
+
+    def to_empty(self: T, *, device: Any = None, recurse: bool = True) -> T:
+        """Replace all values by uninitialised memory."""
+        return self._apply(lambda t: wrap(np.empty_like(t.array)), recurse)
+
+    def type(self: T, dst_type: Any) -> T:
+        """Convert all parameters and buffers to a dtype."""
+        return self._cast(dtypes.as_dtype(dst_type), only_floats=False)
+
+    def float(self: T) -> T:
+        """Convert floating-point parameters and buffers to float32."""
+        return self._cast(dtypes.float32)
+
+    def double(self: T) -> T:
+        """Convert floating-point parameters and buffers to float64."""
+        return self._cast(dtypes.float64)
+
+    def half(self: T) -> T:
+        """Convert floating-point parameters and buffers to float16."""
+        return self._cast(dtypes.float16)
+
+    def cpu(self: T) -> T:
+        """Nothing to do: everything is on the CPU."""
+        return self
+
+    def share_memory(self: T) -> T:
+        """Nothing to do: processes that are forked see the same memory until they write."""
+        return self
+
+    # --- state ------------------------------------------------------------------------------
+
+    def state_dict(
+        self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, Any]:
+        """All parameters and persistent buffers by dotted name; they share the module's memory.
+
+        >>> import kilograd as kg
+        >>> {k: tuple(v.shape) for k, v in kg.nn.Linear(3, 2).state_dict().items()}
+        {'weight': (2, 3), 'bias': (2,)}
+        """
+        if args:  # the order of old: destination, prefix, keep_vars
+            destination = args[0] if destination is None else destination
+            prefix = args[1] if len(args) > 1 and not prefix else prefix
+            keep_vars = args[2] if len(args) > 2 and not keep_vars else keep_vars
+        if destination is None:
+            destination = OrderedDict()
+            destination._metadata = OrderedDict()
+        local_metadata = {"version": self._version}
+        if hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]] = local_metadata
+        for hook in self._state_dict_pre_hooks.values():
+            hook(self, prefix, keep_vars)
+        self._save_to_state_dict(destination, prefix, keep_vars)
+        for name, module in self._modules.items():
+            if module is not None:
+                module.state_dict(
+                    destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars
+                )
+        for hook in self._state_dict_hooks.values():
+            got = hook(self, destination, prefix, local_metadata)
+            if got is not None and hook.public:
+                raise RuntimeError("state_dict post-hook must return None")
+            destination = destination if got is None else got
+        return destination  # type: ignore[no-any-return]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Write this module's own entries."""
+        for name, t in self._own_state():
+            destination[prefix + name] = t if keep_vars or is_lazy(t) else t.detach()
+        if type(self).get_extra_state is not Module.get_extra_state:
+            destination[prefix + _EXTRA] = self.get_extra_state()
+
+    def _own_state(self) -> Iterator[tuple[str, Tensor]]:
+        skip = self._non_persistent_buffers_set
+        for name, t in itertools.chain(self._parameters.items(), self._buffers.items()):
+            if t is not None and name not in skip:
+                yield name, t
+
+    def get_extra_state(self) -> Any:
+        """More state for state_dict, if a module defines this (and :meth:`set_extra_state`)."""
+        raise RuntimeError(
+            "Reached a code path in Module.get_extra_state() that should never be called."
+        )
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take back what :meth:`get_extra_state` gave."""
+        raise RuntimeError(
+            "Reached a code path in Module.set_extra_state() that should never be called."
+        )
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> IncompatibleKeys:
+        """Copy values into the parameters and buffers, which stay the same objects.
+
+        Args:
+            state_dict: tensors (or arrays) by dotted name.
+            strict: raise if a name is missing or unknown.
+            assign: put the given tensors in the place of the old ones instead of copying.
+
+        Raises:
+            RuntimeError: one message with everything that is missing, unknown or misshapen.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"Expected state_dict to be dict-like, got {type(state_dict)}.")
+        metadata = getattr(state_dict, "_metadata", None)
+        state = OrderedDict(state_dict)
+        keys = IncompatibleKeys([], [])
+        errors: list[str] = []
+
+        def load(module: Module, prefix: str) -> None:
+            local = dict((metadata or {}).get(prefix[:-1], {}))
+            if assign:
+                local["assign_to_params_buffers"] = True
+            module._load_from_state_dict(
+                state, prefix, local, True, keys.missing_keys, keys.unexpected_keys, errors
+            )
+            for name, child in module._modules.items():
+                if child is not None:
+                    load(child, f"{prefix}{name}.")
+            for hook in module._load_state_dict_post_hooks.values():
+                if hook(module, keys) is not None:
+                    raise AssertionError(
+                        "Hooks registered with ``register_load_state_dict_post_hook`` are not "
+                        "expected to return new values, if incompatible_keys need to be modified, "
+                        "it should be done inplace."
+                    )
+
+        load(self, "")
+        if strict:
+            for what, names in (
+                ("Unexpected", keys.unexpected_keys), ("Missing", keys.missing_keys),
+            ):  # fmt: skip
+                if names:
+                    quoted = ", ".join(f'"{k}"' for k in names)
+                    errors.insert(0, f"{what} key(s) in state_dict: {quoted}. ")
+        if errors:
+            raise RuntimeError(
+                f"Error(s) in loading state_dict for {type(self).__name__}:\n\t"
+                + "\n\t".join(errors)
+            )
+        return keys
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any],
+        strict: bool, missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        """Load this module's own entries, and note what does not fit."""
+        for hook in self._load_state_dict_pre_hooks.values():
+            hook(
+                *((self,) if hook.public else ()), state_dict, prefix, local_metadata, strict,
+                missing_keys, unexpected_keys, error_msgs,
+            )  # fmt: skip
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        own = dict(self._own_state())
+        for name, mine in own.items():
+            if prefix + name in state_dict:
+                error = self._load_entry(name, mine, prefix + name, state_dict, assign)
+                if error:
+                    error_msgs.append(error)
+            else:
+                missing_keys.append(prefix + name)
+        extra = type(self).set_extra_state is not Module.set_extra_state
+        if extra and prefix + _EXTRA in state_dict:
+            self.set_extra_state(state_dict[prefix + _EXTRA])
+        elif extra:
+            missing_keys.append(prefix + _EXTRA)
+        for key in state_dict:
+            if key.startswith(prefix) and not (extra and key == prefix + _EXTRA):
+                name, dot, _ = key[len(prefix) :].partition(".")
+                if name not in (self._modules if dot else own):
+                    unexpected_keys.append(key)
+
+    def _load_entry(
+        self, name: str, mine: Any, key: str, state_dict: dict[str, Any], assign: bool
+    ) -> str | None:
+        """Copy one value; what is wrong with it, if anything."""
+        value = state_dict[key]
+        if not isinstance(value, (Tensor, np.ndarray, np.generic)):
+            return (
+                f'While copying the parameter named "{key}", expected kilograd.Tensor or '
+                f"Tensor-like object from checkpoint but received {type(value)}"
+            )
+        if is_lazy(value):
+            return None if is_lazy(mine) else f"size mismatch for {key}: it is uninitialized."
+        array = value.array if isinstance(value, Tensor) else np.asarray(value)
+        if is_lazy(mine):
+            mine.materialize(array.shape)
+        if array.shape == (1,) and mine.array.shape == ():
+            array = array[0]
+        if array.shape != mine.array.shape:
+            return (
+                f"size mismatch for {key}: copying a param with shape "
+                f"{wrap(array).shape} from checkpoint, the shape in current model is {mine.shape}."
+            )
+        if assign:
+            new = value if isinstance(value, Tensor) else wrap(array)
+            if isinstance(mine, Parameter):
+                if not isinstance(new, Parameter):
+                    new = Parameter(new, mine.requires_grad)
+                new.requires_grad_(mine.requires_grad)
+            setattr(self, name, new)
+        else:
+            np.copyto(mine.array, array, casting="unsafe")
+            mine._cell[0] += 1
+        return None
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, prefix, keep_vars)`` before :meth:`state_dict`."""
+        return self._hook("state_dict_pre_hooks", hook)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, state_dict, prefix, local_metadata)``, which may change it."""
+        return self._hook("state_dict_hooks", hook, public=True)
+
+    def _register_state_dict_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        return self._hook("state_dict_hooks", hook)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys,
+        unexpected_keys, error_msgs)`` before this module's values are loaded."""
+        return self._hook("load_state_dict_pre_hooks", hook, public=True)
+
+    def _register_load_state_dict_pre_hook(
+        self, hook: Callable[..., Any], with_module: bool = False
+    ) -> RemovableHandle:
+        return self._hook("load_state_dict_pre_hooks", hook, public=with_module)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, incompatible_keys)`` after loading; it may change the keys."""
+        return self._hook("load_state_dict_post_hooks", hook)
+
+    # --- what it looks like -----------------------------------------------------------------
+
+    def _get_name(self) -> str:
+        return type(self).__name__
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of ``repr``: the module's settings."""
+        return ", ".join([f"{name}={getattr(self, name)!r}" for name in self._shown])
+
+    def __repr__(self) -> str:
+        extra = self.extra_repr()
+        lines = extra.split("\n") if extra else []
+        below = [
+            f"({name}): " + repr(module).replace("\n", "\n  ")
+            for name, module in self._modules.items()
+        ]
+        if len(lines) == 1 and not below:
+            return f"{self._get_name()}({extra})"
+        body = "".join(f"\n  {line}" for line in [*lines, *below])
+        return f"{self._get_name()}({body}\n)" if body else f"{self._get_name()}()"
+
+
+def _after(hook: Hook, module: Module, args: Any, kwargs: Any, result: Any) -> Any:
+    got = hook(module, args, kwargs, result) if hook.with_kwargs else hook(module, args, result)
+    return result if got is None else got
+
+
+def _check_name(name: str) -> None:
+    if "." in name:
+        raise KeyError(f'name can\'t contain ".", got: "{name}"')
+    if name == "":
+        raise KeyError('name can\'t be empty string ""')
+
+
+def _type_name(value: Any) -> str:
+    """The name of a value's type as PyTorch prints it."""
+    kind = type(value)
+    if kind.__module__ in ("builtins", "", None):
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,1 @@
+"""The primitives, one file per family: each op is a forward and its derivative, side by side."""

@@ -1,0 +1,701 @@
+"""Elementwise ops: a column of functions, a column of derivatives.
+
+Broadcasting is not mentioned here: the driver undoes it. Numbers of different types meet in
+``typed``; rules return what the mathematics says and the driver keeps each input's dtype.
+
+Read next: ``autograd/driver.py``.
+"""
+# ruff: noqa: E501  (the tables are read by column, not by line length)
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kilograd import dtypes
+from kilograd.errors import DtypeError
+from kilograd.kernels import special
+from kilograd.ops.op import Op, op
+
+_FLOATS = "fc"
+_FLOAT = np.dtype(float)
+_NUMBERS = (bool, int, float)
+
+
+def typed(fn: Callable[..., Any], *, floats: bool = False, count: int = 2) -> Callable[..., Any]:
+    """``fn`` on arrays brought to one dtype by PyTorch's promotion.
+
+    ``floats`` says the result is a floating-point number also for integers (``exp``, ``divide``).
+    """
+
+    def one(x: Any) -> Any:
+        if type(x) in _NUMBERS:
+            x = np.asarray(x, dtypes.default_array_dtype(_NUMBERS.index(type(x))))
+        if floats and x.dtype.kind not in _FLOATS:
+            x = x.astype(dtypes.get_default_dtype().dtype)
+        return fn(x)
+
+    def two(a: Any, b: Any) -> Any:
+        try:
+            if a.dtype is b.dtype and (not floats or a.dtype.kind in _FLOATS):
+                return fn(a, b)
+        except AttributeError:  # a Python number
+            if (type(b) is float or type(b) is int) and a.dtype.kind == "f":
+                return fn(a, b)
+        return fn(*promoted(a, b, floats=floats))
+
+    return one if count == 1 else two
+
+
+def promoted(*values: Any, floats: bool = False) -> list[Any]:
+    """Arrays and numbers, all as arrays of the dtype they promote to."""
+    dtype = dtypes.result_numpy_dtype(*values)
+    if floats and dtype.kind not in _FLOATS:
+        dtype = dtypes.get_default_dtype().dtype
+    return [
+        v.astype(dtype, copy=False) if hasattr(v, "astype") else np.asarray(v).astype(dtype)
+        for v in values
+    ]
+
+
+def ufunc(
+    fn: Any, *rules: Any, name: str | None = None, floats: bool = False, differentiable: bool = True
+) -> Op:
+    """An op from a NumPy ufunc (or a function like one) and one rule per input."""
+    count = getattr(fn, "nin", None) or fn.__code__.co_argcount
+    inner = typed(fn, floats=floats, count=count)
+    if count == 1:
+
+        def forward(x: Any) -> Any:
+            return inner(x)
+    else:
+
+        def forward(a: Any, b: Any) -> Any:  # type: ignore[misc]
+            return inner(a, b)
+
+    forward.__doc__ = f"``{fn.__name__}``, elementwise."
+    made = Op(forward, name=name or fn.__name__, differentiable=differentiable)
+    made.forward = inner  # one call less
+    for which, rule in zip(made.inputs, rules, strict=False):
+        made.vjp(which)(rule)
+    if isinstance(fn, np.ufunc):
+        BY_UFUNC[fn] = made
+    return made
+
+
+BY_UFUNC: dict[Any, Op] = {}
+
+
+def zero(g: Any) -> Any:
+    """The derivative of a step function: zero, as PyTorch defines it."""
+    return np.zeros_like(g)
+
+
+def unknown(name: str) -> Callable[..., Any]:
+    """The rule of an input for which PyTorch has no derivative either."""
+
+    def rule(g: Any) -> Any:
+        raise NotImplementedError(f"the derivative for {name!r} is not implemented")
+
+    return rule
+
+
+# --- arithmetic -------------------------------------------------------------------------------
+
+
+def _subtract(a: Any, b: Any) -> Any:
+    if getattr(a, "dtype", _FLOAT).kind == "b" == getattr(b, "dtype", _FLOAT).kind:
+        raise DtypeError(
+            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
+            "`logical_xor()` operator instead."
+        )
+    return np.subtract(a, b)
+
+
+def _negative(x: Any) -> Any:
+    if x.dtype.kind == "b":
+        raise DtypeError(
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to "
+            "invert a mask, use the `~` or `logical_not()` operator instead."
+        )
+    return np.negative(x)
+
+
+def _share(a: Any, b: Any) -> Any:
+    """1 where a > b, 1/2 where they tie: each of two equal arguments gets half of the gradient."""
+    return ((a > b) * 2 + (a == b) * 1) * 0.5
+
+
+def _wins(a: Any, b: Any) -> Any:
+    return (a >= b) | np.isnan(b)
+
+
+# fmt: off
+add           = ufunc(np.add,           lambda g: g,                 lambda g: g)
+subtract      = ufunc(_subtract,        lambda g: g,                 lambda g: -g, name="subtract")
+multiply      = ufunc(np.multiply,      lambda g, b: g * b,          lambda g, a: g * a)
+divide        = ufunc(np.divide,        lambda g, b: g / b,          lambda g, b, y: -g * y / b, floats=True)
+negative      = ufunc(_negative,        lambda g: -g, name="negative")
+absolute      = ufunc(np.absolute,      lambda g, x: g * np.sign(x))
+square        = ufunc(np.square,        lambda g, x: g * (x * 2))
+reciprocal    = ufunc(np.reciprocal,    lambda g, y: -g * (y * y),   floats=True)
+maximum       = ufunc(np.maximum,       lambda g, a, b: g * _share(a, b), lambda g, a, b: g * _share(b, a))
+minimum       = ufunc(np.minimum,       lambda g, a, b: g * _share(b, a), lambda g, a, b: g * _share(a, b))
+fmax          = ufunc(np.fmax,          lambda g, a, b: g * _wins(a, b),  lambda g, a, b: g * ~_wins(a, b))
+fmin          = ufunc(np.fmin,          lambda g, a, b: g * _wins(-a, -b), lambda g, a, b: g * ~_wins(-a, -b))
+hypot         = ufunc(np.hypot,         lambda g, a, y: g * (a / y), lambda g, b, y: g * (b / y), floats=True)
+atan2         = ufunc(np.arctan2,       lambda g, a, b: g * (b / (a * a + b * b)), lambda g, a, b: g * (-a / (a * a + b * b)), name="atan2", floats=True)
+logaddexp     = ufunc(np.logaddexp,     lambda g, a, b: g * sigmoid(a - b), lambda g, a, b: g * sigmoid(b - a), floats=True)
+logaddexp2    = ufunc(np.logaddexp2,    lambda g, a, b: g / (np.exp2(b - a) + 1), lambda g, a, b: g / (np.exp2(a - b) + 1), floats=True)
+copysign      = ufunc(np.copysign,      lambda g, a, y: g * (np.sign(a) * np.sign(y)), zero, floats=True)
+# fmt: on
+BY_UFUNC.update({np.subtract: subtract, np.negative: negative})
+
+
+def _power(a: Any, b: Any) -> Any:
+    if type(b) is int and a.dtype.kind == "f":
+        return _whole_power(a, b)
+    if a.dtype.kind in "iub" and np.any(b < 0):
+        if np.ndim(b) == 0:
+            raise ValueError("Integers to negative integer powers are not allowed.")
+        safe = np.power(a, np.maximum(b, 0))
+        whole = np.where(a == 1, 1, np.where(a == -1, 1 - 2 * (b % 2), 0))
+        return np.where(b < 0, whole, safe).astype(a.dtype)
+    return a**b  # the operator knows squares and square roots; np.power does not
+
+
+def _whole_power(a: Any, n: int) -> Any:
+    """A float array to an integer power: by multiplication, sixty times faster than ``pow``."""
+    if abs(n) > 16 or n == 0:
+        return a**n
+    y, m = None, abs(n)
+    while True:
+        if m & 1:
+            y = a if y is None else y * a
+        m >>= 1
+        if not m:
+            break
+        a = a * a
+    return 1 / y if n < 0 else y * 1 if n == 1 else y
+
+
+power = ufunc(_power, name="power")
+BY_UFUNC[np.power] = BY_UFUNC[np.float_power] = power
+
+
+@power.vjp("a")
+def _(g, a, b):
+    if not hasattr(b, "shape"):  # a number: no where() needed
+        if b == 2:
+            return g * (a * 2)
+        return np.zeros_like(g) if b == 0 else g * (a ** (b - 1) * b)
+    return g * where(b == 0, 0.0, b * a ** where(b == 0, 1.0, b - 1))
+
+
+@power.vjp("b")
+def _(g, a, b, y):
+    if not hasattr(a, "shape"):
+        return g * (y * math.log(a)) if a > 0 else g * (y * (0.0 if a == 0 else math.nan))
+    return g * where((a == 0) & (b >= 0), 0.0, y * np.log(where((a == 0) & (b >= 0), 1.0, a)))
+
+
+def _whole(fn: Any) -> Any:
+    """An integer division: zero divisors raise, as in PyTorch."""
+
+    def divided(a: Any, b: Any) -> Any:
+        if getattr(b, "dtype", _FLOAT).kind in "iub" and not np.all(b):
+            raise ValueError("ZeroDivisionError")
+        return fn(a, b)
+
+    divided.__name__ = fn.__name__
+    return divided
+
+
+def _trunc_divide(a: Any, b: Any) -> Any:
+    if getattr(a, "dtype", _FLOAT).kind == "f":
+        return np.trunc(a / b)
+    if not np.all(b):
+        raise ValueError("ZeroDivisionError")
+    if a.dtype.kind == "u":
+        return np.floor_divide(a, b)
+    q = np.floor_divide(a, b)
+    return q + ((q < 0) & (q * b != a))
+
+
+# fmt: off
+floor_divide  = ufunc(_whole(np.floor_divide), zero,                 zero)
+trunc_divide  = ufunc(_trunc_divide,    zero,                        zero, name="trunc_divide")
+remainder     = ufunc(_whole(np.remainder), lambda g: g,             lambda g, a, b: -g * np.floor(a / b))
+fmod          = ufunc(_whole(np.fmod),  lambda g: g,                 lambda g, a, b: -g * np.trunc(a / b))
+BY_UFUNC.update({np.floor_divide: floor_divide, np.remainder: remainder, np.fmod: fmod})
+
+
+# --- exponentials, logarithms, roots ----------------------------------------------------------
+
+
+def _rsqrt(x: Any) -> Any:
+    return 1 / np.sqrt(x)
+
+
+exp           = ufunc(np.exp,           lambda g, y: g * y,          floats=True)
+exp2          = ufunc(np.exp2,          lambda g, y: g * (y * math.log(2)), floats=True)
+expm1         = ufunc(np.expm1,         lambda g, y: g * (y + 1),    floats=True)
+log           = ufunc(np.log,           lambda g, x: g / x,          floats=True)
+log2          = ufunc(np.log2,          lambda g, x: g / (x * math.log(2)), floats=True)
+log10         = ufunc(np.log10,         lambda g, x: g / (x * math.log(10)), floats=True)
+log1p         = ufunc(np.log1p,         lambda g, x: g / (x + 1),    floats=True)
+sqrt          = ufunc(np.sqrt,          lambda g, y: g / (y * 2),    floats=True)
+rsqrt         = ufunc(_rsqrt,           lambda g, y: g * (y * y * y * -0.5), name="rsqrt", floats=True)
+
+# --- trigonometric and hyperbolic -------------------------------------------------------------
+
+sin           = ufunc(np.sin,           lambda g, x: g * np.cos(x),  floats=True)
+cos           = ufunc(np.cos,           lambda g, x: -g * np.sin(x), floats=True)
+tan           = ufunc(np.tan,           lambda g, y: g * (y * y + 1), floats=True)
+asin          = ufunc(np.arcsin,        lambda g, x: g / np.sqrt(1 - x * x), name="asin", floats=True)
+acos          = ufunc(np.arccos,        lambda g, x: -g / np.sqrt(1 - x * x), name="acos", floats=True)
+atan          = ufunc(np.arctan,        lambda g, x: g / (x * x + 1), name="atan", floats=True)
+sinh          = ufunc(np.sinh,          lambda g, x: g * np.cosh(x), floats=True)
+cosh          = ufunc(np.cosh,          lambda g, x: g * np.sinh(x), floats=True)
+tanh          = ufunc(np.tanh,          lambda g, y: g * (1 - y * y), floats=True)
+asinh         = ufunc(np.arcsinh,       lambda g, x: g / np.sqrt(x * x + 1), name="asinh", floats=True)
+acosh         = ufunc(np.arccosh,       lambda g, x: g / np.sqrt(x * x - 1), name="acosh", floats=True)
+atanh         = ufunc(np.arctanh,       lambda g, x: g / (1 - x * x), name="atanh", floats=True)
+
+# --- steps: the derivative is zero --------------------------------------------------------------
+
+
+def _step(fn: Any) -> Any:
+    """A rounding function: integers stay what they are."""
+
+    def rounded(x: Any) -> Any:
+        return fn(x) if x.dtype.kind in _FLOATS else x.copy()
+
+    rounded.__name__ = fn.__name__
+    return rounded
+
+
+def _sign(x: Any) -> Any:
+    return x.copy() if x.dtype.kind == "b" else np.sign(x)
+
+
+def _sgn(x: Any) -> Any:
+    if x.dtype.kind != "c":
+        return _sign(x)
+    size = np.abs(x)
+    return np.where(size == 0, 0, x / np.where(size == 0, 1, size)).astype(x.dtype, copy=False)
+
+
+def _heaviside(a: Any, b: Any) -> Any:
+    return np.where(a == 0, b, (a > 0).astype(b.dtype))
+
+
+def _angle(x: Any) -> Any:
+    if x.dtype.kind == "c":
+        return np.angle(x)
+    return np.where(np.isnan(x), x, (x < 0) * x.dtype.type(math.pi))
+
+
+floor         = ufunc(_step(np.floor),  zero)
+ceil          = ufunc(_step(np.ceil),   zero)
+trunc         = ufunc(_step(np.trunc),  zero)
+rint          = ufunc(_step(np.rint),   zero)
+sign          = ufunc(_sign,            zero, name="sign")
+sgn           = ufunc(_sgn,             zero, name="sgn")
+angle         = ufunc(_angle,           zero, name="angle", floats=True)
+BY_UFUNC.update({np.floor: floor, np.ceil: ceil, np.trunc: trunc, np.rint: rint, np.sign: sign})
+
+# --- comparisons, logic, bits: not differentiable ----------------------------------------------
+
+equal         = ufunc(np.equal,         differentiable=False)
+not_equal     = ufunc(np.not_equal,     differentiable=False)
+less          = ufunc(np.less,          differentiable=False)
+less_equal    = ufunc(np.less_equal,    differentiable=False)
+greater       = ufunc(np.greater,       differentiable=False)
+greater_equal = ufunc(np.greater_equal, differentiable=False)
+isnan         = ufunc(np.isnan,         differentiable=False)
+isinf         = ufunc(np.isinf,         differentiable=False)
+isfinite      = ufunc(np.isfinite,      differentiable=False)
+signbit       = ufunc(np.signbit,       differentiable=False)
+logical_and   = ufunc(np.logical_and,   differentiable=False)
+logical_or    = ufunc(np.logical_or,    differentiable=False)
+logical_xor   = ufunc(np.logical_xor,   differentiable=False)
+logical_not   = ufunc(np.logical_not,   differentiable=False)
+bitwise_and   = ufunc(np.bitwise_and,   differentiable=False)
+bitwise_or    = ufunc(np.bitwise_or,    differentiable=False)
+bitwise_xor   = ufunc(np.bitwise_xor,   differentiable=False)
+invert        = ufunc(np.invert,        differentiable=False)
+left_shift    = ufunc(np.left_shift,    differentiable=False)
+right_shift   = ufunc(np.right_shift,   differentiable=False)
+gcd           = ufunc(np.gcd,           differentiable=False)
+lcm           = ufunc(np.lcm,           differentiable=False)
+nextafter     = ufunc(np.nextafter,     differentiable=False)
+heaviside     = ufunc(_heaviside,       differentiable=False, name="heaviside")
+
+# --- activations: one pass where NumPy would take three -----------------------------------------
+
+_EXP_LIMIT = {2: 11.0, 4: 88.0, 8: 709.0}  # by itemsize: exp of more overflows
+
+
+def _sigmoid(x: Any) -> Any:
+    if x.dtype.kind == "c":
+        return 1 / (1 + np.exp(-x))
+    e = np.asarray(np.minimum(-x, _EXP_LIMIT[x.dtype.itemsize]))
+    np.exp(e, out=e)
+    e += 1
+    return np.reciprocal(e, out=e)
+
+
+def _relu(x: Any) -> Any:
+    return np.maximum(x, 0)
+
+
+def _softplus(x: Any) -> Any:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x)))
+
+
+sigmoid       = ufunc(_sigmoid,         lambda g, y: g * (y * (1 - y)), name="sigmoid", floats=True)
+relu          = ufunc(_relu,            lambda g, y: g * (y > 0),    name="relu")
+softplus      = ufunc(_softplus,        lambda g, x: g * sigmoid(x), name="log1p_exp", floats=True)
+
+# --- special functions --------------------------------------------------------------------------
+
+
+def _xlogy(a: Any, b: Any) -> Any:
+    return np.where((a == 0) & ~np.isnan(b), 0, a * np.log(b)).astype(a.dtype, copy=False)
+
+
+def _xlog1py(a: Any, b: Any) -> Any:
+    return np.where((a == 0) & ~np.isnan(b), 0, a * np.log1p(b)).astype(a.dtype, copy=False)
+
+
+def _entr(x: Any) -> Any:
+    outside = np.where(x == 0, 0, np.where(x < 0, -math.inf, x))
+    return np.where(x > 0, -x * np.log(np.maximum(x, 0)), outside).astype(x.dtype, copy=False)
+
+
+def _sinc(x: Any) -> Any:
+    t = x * math.pi
+    return np.where(t == 0, 1, np.sin(t) / t).astype(x.dtype, copy=False)
+
+
+erf           = ufunc(special.erf,      lambda g, x: g * (np.exp(-x * x) * (2 / math.sqrt(math.pi))), floats=True)
+erfc          = ufunc(special.erfc,     lambda g, x: g * (np.exp(-x * x) * (-2 / math.sqrt(math.pi))), floats=True)
+erfcx         = ufunc(special.erfcx,    lambda g, x, y: g * (x * y * 2 - 2 / math.sqrt(math.pi)), floats=True)
+erfinv        = ufunc(special.erfinv,   lambda g, y: g * (np.exp(y * y) * (math.sqrt(math.pi) / 2)), floats=True)
+ndtr          = ufunc(special.ndtr,     lambda g, x: g * (np.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))), floats=True)
+ndtri         = ufunc(special.ndtri,    lambda g, y: g * (np.exp(y * y * 0.5) * math.sqrt(2 * math.pi)), floats=True)
+log_ndtr      = ufunc(special.log_ndtr, lambda g, x: g * math.sqrt(2 / math.pi) / erfcx(x * -math.sqrt(0.5)), floats=True)
+lgamma        = ufunc(special.lgamma,   lambda g, x: g * digamma(x), floats=True)
+digamma       = ufunc(special.digamma,  lambda g, x: g * polygamma(x, n=1), floats=True)
+zeta          = ufunc(special.zeta,     unknown("input"),            lambda g, a, b: g * (-a * zeta(a + 1, b)), floats=True)
+igamma        = ufunc(special.igamma,   unknown("input"),            lambda g, a, b: g * _gamma_density(a, b), floats=True)
+igammac       = ufunc(special.igammac,  unknown("input"),            lambda g, a, b: -g * _gamma_density(a, b), floats=True)
+i0            = ufunc(special.i0,       lambda g, x: g * i1(x),      floats=True)
+i0e           = ufunc(special.i0e,      lambda g, x, y: g * (i1e(x) - np.sign(x) * y), floats=True)
+i1            = ufunc(special.i1,       lambda g, x, y: g * where(x == 0, 0.5, i0(x) - y / x), floats=True)
+i1e           = ufunc(special.i1e,      lambda g, x, y: g * where(x == 0, 0.5, i0e(x) - y * (np.sign(x) + 1 / x)), floats=True)
+xlogy         = ufunc(_xlogy,           lambda g, a, b: where((a == 0) & (b <= 0), 0.0, xlogy(g, b)), lambda g, a, b: g * a / b, name="xlogy", floats=True)
+xlog1py       = ufunc(_xlog1py,         lambda g, a, b: where((a == 0) & (b <= -1), 0.0, g * np.log1p(b)), lambda g, a, b: g * a / (b + 1), name="xlog1py", floats=True)
+entr          = ufunc(_entr,            lambda g, x: g * (-1 - np.log(x)), name="entr", floats=True)
+sinc          = ufunc(_sinc,            lambda g, x: g * _sinc_slope(x), name="sinc", floats=True)
+# fmt: on
+
+
+def _gamma_density(a, x):
+    return np.exp((a - 1) * np.log(x) - x - lgamma(a))
+
+
+def _sinc_slope(x):
+    t = x * math.pi
+    return where(t == 0, 0.0, (t * np.cos(t) - np.sin(t)) / (t * x))
+
+
+@op
+def polygamma(x, *, n):
+    """The n-th derivative of digamma."""
+    return typed(lambda v: special.polygamma(n, v), floats=True, count=1)(x)
+
+
+@polygamma.vjp("x")
+def _(g, x, n):
+    return g * polygamma(x, n=n + 1)
+
+
+@op
+def logit(x, *, eps=None):
+    """log(x / (1 - x)), x first held within eps of the ends if eps is given."""
+    (x,) = promoted(x, floats=True)
+    if eps is not None:
+        x = np.minimum(np.maximum(x, eps), 1 - eps)
+    return np.log(x / (1 - x))
+
+
+@logit.vjp("x")
+def _(g, x, eps):
+    if eps is None:
+        return where((x < 0) | (x > 1), math.nan, g / (x * (1 - x)))
+    return where((x < eps) | (x > 1 - eps), 0.0, g / (x * (1 - x)))
+
+
+# --- several arguments --------------------------------------------------------------------------
+
+
+@op
+def lerp(x, end, weight):
+    """``x + weight * (end - x)``, exact at both ends."""
+    x, end, weight = promoted(x, end, weight)
+    step = end - x
+    return np.where(np.abs(weight) < 0.5, x + weight * step, end - step * (1 - weight))
+
+
+@lerp.vjp("x")
+def _(g, weight):
+    return g * (1 - weight)
+
+
+@lerp.vjp("end")
+def _(g, weight):
+    return g * weight
+
+
+@lerp.vjp("weight")
+def _(g, x, end):
+    return g * (end - x)
+
+
+@op
+def addcmul(x, a, b, *, value=1):
+    """``x + value * a * b``."""
+    x, a, b = promoted(x, a, b)
+    y = a * b
+    return x + (y if value == 1 else y * value)
+
+
+@addcmul.vjp("x")
+def _(g):
+    return g
+
+
+@addcmul.vjp("a")
+def _(g, b, value):
+    return g * (b * value)
+
+
+@addcmul.vjp("b")
+def _(g, a, value):
+    return g * (a * value)
+
+
+@op
+def addcdiv(x, a, b, *, value=1):
+    """``x + value * a / b``."""
+    x, a, b = promoted(x, a, b)
+    return x + (a * value) / b
+
+
+@addcdiv.vjp("x")
+def _(g):
+    return g
+
+
+@addcdiv.vjp("a")
+def _(g, b, value):
+    return g * value / b
+
+
+@addcdiv.vjp("b")
+def _(g, a, b, value):
+    return g * (a * -value) / (b * b)
+
+
+@op
+def nan_to_num(x, *, nan, posinf, neginf):
+    """Finite numbers in place of nan and the infinities."""
+    if x.dtype.kind not in _FLOATS:
+        return x.copy()
+    return np.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+@nan_to_num.vjp("x")
+def _(g, x):
+    return where(np.isfinite(x), g, 0.0)
+
+
+@op
+def round_to(x, *, decimals):
+    """Rounded to a number of decimals (halves to even)."""
+    scale = 10.0 ** abs(decimals)
+    return np.rint(x * scale) / scale if decimals > 0 else np.rint(x / scale) * scale
+
+
+round_to.vjp("x")(zero)
+
+
+@op(outputs=2)
+def frexp(x):
+    """``(mantissa, exponent)``: x = mantissa * 2**exponent, with 1/2 ≤ |mantissa| < 1."""
+    return np.frexp(x)
+
+
+@frexp.vjp("x")
+def _(g, y):
+    return g[0] / np.exp2(y[1] * 1.0)
+
+
+# --- complex numbers ----------------------------------------------------------------------------
+
+
+@op(view=True)
+def real(x):
+    """The real part."""
+    return x.real
+
+
+@real.vjp("x")
+def _(g):
+    return g
+
+
+@op(view=True)
+def imag(x):
+    """The imaginary part of a complex array."""
+    return x.imag
+
+
+@imag.vjp("x")
+def _(g):
+    return g * 1j
+
+
+@op(view=True)
+def as_real(x):
+    """Complex (*) as real (*, 2)."""
+    return x[..., None].view(x.real.dtype)
+
+
+@as_real.vjp("x")
+def _(g):
+    return as_complex(g)
+
+
+@op(view=True)
+def as_complex(x):
+    """Real (*, 2) as complex (*)."""
+    return x.view(dtypes.FROM_NUMPY[x.dtype].to_complex().dtype)[..., 0]
+
+
+@as_complex.vjp("x")
+def _(g):
+    return as_real(g)
+
+
+@op
+def conj(x):
+    """The complex conjugate."""
+    return np.conjugate(x)
+
+
+@conj.vjp("x")
+def _(g):
+    return conj(g)
+
+
+@op
+def complex_of(re, im):
+    """``re + 1j * im``."""
+    dtype = dtypes.FROM_NUMPY[re.dtype].to_complex().dtype
+    y = np.empty(np.broadcast_shapes(re.shape, im.shape), dtype)
+    y.real, y.imag = re, im
+    return y
+
+
+@complex_of.vjp("re", "im")
+def _(g):
+    return real(g), imag(g)
+
+
+# --- choosing and converting --------------------------------------------------------------------
+
+
+@op
+def where(condition, a, b):
+    """``a`` where the condition holds, else ``b``."""
+    try:
+        if a.dtype is b.dtype:
+            return np.where(condition, a, b)
+    except AttributeError:  # a Python number takes the dtype of an array of floats
+        array = a if hasattr(a, "dtype") else b
+        if hasattr(array, "dtype") and array.dtype.kind == "f":
+            return np.where(condition, a, b)
+    return np.where(condition, *promoted(a, b))
+
+
+@where.vjp("a")
+def _(g, condition):
+    return where(condition, g, 0.0)
+
+
+@where.vjp("b")
+def _(g, condition):
+    return where(condition, 0.0, g)
+
+
+@op
+def clamp(x, low, high):
+    """``x`` held between two bounds (numbers, arrays or None)."""
+    bounds = [b for b in (low, high) if b is not None]
+    if not bounds:
+        raise ValueError("at least one of 'min' or 'max' must not be None")
+    if x.dtype.kind != "f" or any(type(b) is not float and type(b) is not int for b in bounds):
+        x, *bounds = promoted(x, *bounds)
+    if low is not None:
+        x = np.maximum(x, bounds[0])
+    return x if high is None else np.minimum(x, bounds[-1])
+
+
+@clamp.vjp("x")
+def _(g, x, low, high):
+    inside = True
+    if low is not None:
+        inside = x >= low
+    if high is not None:
+        inside = (x <= high) & inside
+    return where(inside, g, 0.0)
+
+
+@clamp.vjp("low")
+def _(g, x, low, high):
+    return where((x < low) & (low < high) if high is not None else x < low, g, 0.0)
+
+
+@clamp.vjp("high")
+def _(g, x, low, high):
+    return where((x > high) | (low > high) if low is not None else x > high, g, 0.0)
+
+
+@op
+def cast(x, *, dtype):
+    """``x`` as another dtype."""
+    if x.dtype.kind == "c" and dtype.kind not in "cb":
+        x = x.real
+    return x.astype(dtype)
+
+
+@cast.vjp("x")
+def _(g):
+    return g  # the driver brings it back to x's dtype
+
+
+@op
+def clone(x):
+    """A copy."""
+    return x.copy()
+
+
+@clone.vjp("x")
+def _(g):
+    return g

@@ -1,0 +1,341 @@
+"""Losses that are worth one op: computed in one pass, their gradients too.
+
+Each takes ``reduction`` ("mean", "sum" or "none"); the other losses are made of public functions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from kilograd.ops import elementwise as ew
+from kilograd.ops.activation import log_softmax as log_softmax_op
+from kilograd.ops.activation import log_softmax_
+from kilograd.ops.elementwise import where
+from kilograd.ops.index import gather
+from kilograd.ops.op import op
+from kilograd.ops.reduce import mean as mean_op
+from kilograd.ops.reduce import sum as sum_op
+
+
+def reduced(loss, reduction):
+    """The mean or sum of a loss, or (``"none"``) the loss itself; also of Tensors."""
+    if reduction == "mean":
+        return mean_op(loss)
+    return sum_op(loss) if reduction == "sum" else loss
+
+
+def _spread(g, reduction, count):
+    """The gradient of each element's loss, from that of their mean, sum, or themselves."""
+    return g * (1.0 / max(count, 1)) if reduction == "mean" else g
+
+
+# --- distances between x and its target ----------------------------------------------------------
+
+
+@op
+def squared_error(a, b, *, reduction="mean"):
+    """``(a - b)²``."""
+    d = a - b
+    if reduction == "none":
+        return d * d
+    d = d.reshape(-1)
+    total = d.dot(d)
+    if reduction == "mean":
+        return total / d.size if d.size else total * math.nan
+    return total
+
+
+@squared_error.vjp("a")
+def _(g, a, b, reduction):
+    d = a - b
+    return d * (_spread(g, reduction, math.prod(d.shape)) * 2.0)
+
+
+@squared_error.vjp("b")
+def _(g, a, b, reduction):
+    d = b - a
+    return d * (_spread(g, reduction, math.prod(d.shape)) * 2.0)
+
+
+@op
+def absolute_error(a, b, *, reduction="mean"):
+    """``|a - b|``."""
+    d = np.absolute(a - b)
+    return reduced(d, reduction)
+
+
+@absolute_error.vjp("a")
+def _(g, a, b, reduction):
+    d = a - b
+    return np.sign(d) * _spread(g, reduction, math.prod(d.shape))
+
+
+@absolute_error.vjp("b")
+def _(g, a, b, reduction):
+    d = b - a
+    return np.sign(d) * _spread(g, reduction, math.prod(d.shape))
+
+
+@op
+def smooth_absolute_error(a, b, *, beta, scale=1.0, reduction="mean"):
+    """``scale * d²/(2 beta)`` where d = |a - b| < beta, else ``scale * (d - beta/2)``."""
+    d = np.absolute(a - b)
+    near = np.minimum(d, beta)
+    loss = near * (d - 0.5 * near)
+    loss *= scale / beta
+    return reduced(loss, reduction)
+
+
+def _smooth_slope(d, beta, scale):
+    return np.where(np.absolute(d) < beta, d * (scale / beta), np.sign(d) * scale)
+
+
+@smooth_absolute_error.vjp("a")
+def _(g, a, b, beta, scale, reduction):
+    d = a - b
+    return _smooth_slope(d, beta, scale) * _spread(g, reduction, math.prod(d.shape))
+
+
+@smooth_absolute_error.vjp("b")
+def _(g, a, b, beta, scale, reduction):
+    d = b - a
+    return _smooth_slope(d, beta, scale) * _spread(g, reduction, math.prod(d.shape))
+
+
+# --- binary cross entropy ------------------------------------------------------------------------
+
+
+def _clamped_log(p):
+    """log(p), never below -100: so a wrong certainty costs 100 and not infinity."""
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(p), -100)
+
+
+@op
+def binary_cross_entropy(p, t, w, *, reduction="mean"):
+    """``-w (t log p + (1 - t) log(1 - p))`` of probabilities; w broadcasts, or is None."""
+    if p.size and not (p.min() >= 0 and p.max() <= 1):
+        raise RuntimeError("all elements of input should be between 0 and 1")
+    loss = (t - 1) * _clamped_log(1 - p)
+    loss -= t * _clamped_log(p)
+    if w is not None:
+        loss *= w
+    return reduced(loss, reduction)
+
+
+@binary_cross_entropy.vjp("p")
+def _(g, p, t, w, reduction):
+    slope = (p - t) / np.maximum(p * (1 - p), 1e-12)
+    if w is not None:
+        slope = slope * w
+    return slope * _spread(g, reduction, math.prod(p.shape))
+
+
+@binary_cross_entropy.vjp("t")
+def _(g, p, t, w, reduction):
+    slope = np.maximum(np.log(1 - p), -100.0) - np.maximum(np.log(p), -100.0)
+    if w is not None:
+        slope = slope * w
+    return slope * _spread(g, reduction, math.prod(p.shape))
+
+
+@binary_cross_entropy.vjp("w")
+def _(g, p, t, reduction):
+    loss = (t - 1) * np.maximum(np.log(1 - p), -100.0) - t * np.maximum(np.log(p), -100.0)
+    return loss * _spread(g, reduction, math.prod(p.shape))
+
+
+def _bce_with_logits_composition(x, t, w, pos_weight, *, reduction):
+    soft = ew.softplus(-x)
+    loss = (1 - t) * x + (soft if pos_weight is None else ((pos_weight - 1) * t + 1) * soft)
+    if w is not None:
+        loss = loss * w
+    return reduced(loss, reduction)
+
+
+@op(residuals=("s",), composition=_bce_with_logits_composition)
+def binary_cross_entropy_with_logits(x, t, w, pos_weight, *, reduction="mean"):
+    """Binary cross entropy of sigmoid(x): ``(1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x)``."""
+    e = np.exp(-np.absolute(x))  # s = 1/(1+e^-x), with the exponential of the negative one only
+    soft = np.log1p(e)
+    soft -= np.minimum(x, 0)
+    if pos_weight is not None:
+        soft *= (pos_weight - 1) * t + 1
+    loss = (1 - t) * x
+    loss += soft
+    if w is not None:
+        loss *= w
+    s = np.where(x < 0, e, x.dtype.type(1)) / (e + 1)
+    return reduced(loss, reduction), s
+
+
+@binary_cross_entropy_with_logits.vjp("x", "t", "w", "pos_weight")
+def _(g, x, t, w, pos_weight, s, reduction):
+    g = _spread(g, reduction, math.prod(x.shape))
+    gw = g if w is None else g * w
+    if pos_weight is None:
+        dx = s - t
+        dx *= gw
+        return dx, -x * gw, _bce_weight(g, x, t, None) if w is not None else None, None
+    lw = (pos_weight - 1) * t + 1
+    dx = ((1 - t) - lw * (1 - s)) * gw
+    soft = ew.softplus(-x)
+    dt = ((pos_weight - 1) * soft - x) * gw
+    dw = _bce_weight(g, x, t, pos_weight) if w is not None else None
+    return dx, dt, dw, t * soft * gw
+
+
+def _bce_weight(g, x, t, pos_weight):
+    return g * _bce_with_logits_composition(x, t, None, pos_weight, reduction="none")
+
+
+# --- classes -------------------------------------------------------------------------------------
+#
+# Scores x are (C,), (N, C) or (N, C, d1, d2, …), targets the same without C. Inside they are
+# (N, C) and (N,), or (N, C, L) and (N, L) where a sample has L positions (pixels).
+
+
+def _layout(shape):
+    if len(shape) == 1:
+        return 1, *shape
+    L = math.prod(shape[2:])
+    return (shape[0], shape[1]) if L == 1 else (shape[0], shape[1], L)
+
+
+def _places(shape, target, ignore_index):
+    """The scores' flat indices at the targets; which targets are ignored (None: none)."""
+    N, C, *length = shape
+    ignored = None
+    if target.size and target.view(f"u{target.dtype.itemsize}").max() >= C:  # negative ones are huge
+        ignored = target == ignore_index
+        target = np.where(ignored, 0, target)
+        low, high = target.min(), target.max()
+        if low < 0 or high >= C:
+            raise IndexError(f"Target {low if low < 0 else high} is out of bounds.")
+    elif 0 <= ignore_index < C:
+        ignored = target == ignore_index
+    if not length:
+        return target + np.arange(0, N * C, C), ignored
+    (L,) = length
+    at = target.astype(np.int64)
+    at *= L
+    at += np.arange(0, N * C * L, C * L)[:, None]
+    at += np.arange(L)
+    return at, ignored
+
+
+def _class_weights(at, shape, w, ignored, dtype):
+    """Each target's weight, 0 where ignored; None if all are 1."""
+    if w is None:
+        return None if ignored is None else (~ignored).astype(dtype)
+    each = w[at % shape[1] if len(shape) == 2 else at // shape[2] % shape[1]]
+    return each if ignored is None else np.where(ignored, w.dtype.type(0), each)
+
+
+def _weighted(loss, each, reduction):
+    if each is not None:
+        loss = np.where(each == 0, loss.dtype.type(0), loss * each)
+    if reduction == "none":
+        return loss
+    total = np.add.reduce(loss, axis=None)
+    if reduction == "sum":
+        return total
+    n = loss.size if each is None else np.add.reduce(each, axis=None)
+    return total / n if n else total * math.nan
+
+
+def _factor(g, at, each, reduction):
+    """What the derivative of each target's own loss is multiplied by: a number, or one for each."""
+    if reduction == "mean":
+        n = at.size if each is None else np.add.reduce(each, axis=None)
+        g = g * (1.0 / n if n else math.nan)
+    elif reduction == "none":
+        g = g.reshape(at.shape)
+    return g if each is None else g * each
+
+
+def _class_weight_gradient(g, logp, target, w, ignore_index, reduction):
+    keep = target != ignore_index
+    t = np.where(keep, target, 0)
+    loss = np.where(keep, -np.take_along_axis(logp, t[:, None], 1)[:, 0], 0)
+    if reduction == "mean":
+        n = (w[t] * keep).sum()
+        loss = np.where(keep, loss - (w[t] * loss).sum() / n, 0) / n
+    return np.bincount(t.reshape(-1), (g.reshape(t.shape if reduction == "none" else ()) * loss).reshape(-1), len(w))
+
+
+def _nll_composition(x, target, w, *, ignore_index, reduction):
+    shape = _layout(x.shape)
+    keep = target != ignore_index
+    t = where(keep, target, 0)
+    index = t.reshape((shape[0], 1, *shape[2:]))
+    loss = -gather(x.reshape(shape), index, axis=1).reshape(t.shape)
+    each = None if w is None else where(keep, w[t], 0.0)
+    loss = where(keep, loss if each is None else loss * each, 0.0)
+    if reduction != "mean":
+        return reduced(loss, reduction)
+    return sum_op(loss) / sum_op(keep if each is None else each)
+
+
+@op(residuals=("at", "each"), composition=_nll_composition)
+def nll_loss(x, target, w, *, ignore_index=-100, reduction="mean"):
+    """Minus x at each target's class, weighted by w (C,) or None."""
+    shape = _layout(x.shape)
+    at, ignored = _places(shape, target.reshape((shape[0], *shape[2:])), ignore_index)
+    each = _class_weights(at, shape, w, ignored, x.dtype)
+    loss = _weighted(-x.reshape(-1)[at], each, reduction)
+    return loss.reshape(target.shape) if reduction == "none" else loss, at, each
+
+
+@nll_loss.vjp("x")
+def _(g, x_shape, at, each, reduction):
+    d = np.zeros(math.prod(x_shape), g.dtype)
+    d[at] = -_factor(g, at, each, reduction)
+    return d.reshape(x_shape)
+
+
+@nll_loss.vjp("w")
+def _(g, x, target, w, ignore_index, reduction):
+    shape = _layout(x.shape)
+    target = target.reshape((shape[0], *shape[2:]))
+    return _class_weight_gradient(g, x.reshape(shape), target, w, ignore_index, reduction)
+
+
+def _cross_entropy_composition(x, target, w, *, ignore_index, reduction):
+    logp = log_softmax_op(x, axis=min(x.ndim - 1, 1))
+    return _nll_composition(logp, target, w, ignore_index=ignore_index, reduction=reduction)
+
+
+@op(residuals=("e", "total", "at", "each"), composition=_cross_entropy_composition)
+def cross_entropy(x, target, w, *, ignore_index=-100, reduction="mean"):
+    """``nll_loss(log_softmax(x))``, the softmax being over classes."""
+    shape = _layout(x.shape)
+    at, ignored = _places(shape, target.reshape((shape[0], *shape[2:])), ignore_index)
+    each = _class_weights(at, shape, w, ignored, x.dtype)
+    e = x.reshape(shape)
+    e = e - np.maximum.reduce(e, axis=1, keepdims=True)
+    picked = e.reshape(-1)[at]
+    np.exp(e, out=e)
+    total = np.add.reduce(e, axis=1)
+    loss = np.log(total)
+    loss -= picked
+    loss = _weighted(loss, each, reduction)
+    return loss.reshape(target.shape) if reduction == "none" else loss, e, total, at, each
+
+
+@cross_entropy.vjp("x")
+def _(g, x_shape, e, total, at, each, reduction):
+    f = _factor(g, at, each, reduction)
+    d = e * (f / total)[:, None]  # the softmax
+    d.reshape(-1)[at] -= f
+    return d.reshape(x_shape)
+
+
+@cross_entropy.vjp("w")
+def _(g, x, target, w, ignore_index, reduction):
+    shape = _layout(x.shape)
+    target = target.reshape((shape[0], *shape[2:]))
+    logp = log_softmax_(x.reshape(shape), 1)
+    return _class_weight_gradient(g, logp, target, w, ignore_index, reduction)

@@ -1,0 +1,376 @@
+"""Reductions and scans: many elements become one, or each one the sum of those before it.
+
+A reduction's gradient is spread back over what was reduced; a scan's is the same scan from the other
+end. What selects an element (max over a dimension, sort, kthvalue) is ``pick`` with the places found.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from kilograd.errors import DtypeError
+from kilograd.kernels import scatter as kernels
+from kilograd.ops.elementwise import cast, where
+from kilograd.ops.op import no_grad_op, op
+from kilograd.ops.shape import broadcast_to, concatenate, flip
+
+
+def kept_shape(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
+    """The shape a reduction over ``axis`` leaves with ``keepdims=True``."""
+    if axis is None:
+        return (1,) * len(shape)
+    axes = {a % len(shape) for a in (axis if type(axis) is tuple else (axis,))} if shape else ()
+    return tuple([1 if i in axes else n for i, n in enumerate(shape)])
+
+
+def spread(g: Any, shape: tuple[int, ...], axis: Any) -> Any:
+    """A reduction's gradient, repeated along the axes that were reduced."""
+    return broadcast_to(keep(g, shape, axis), shape=shape)
+
+
+def keep(g: Any, shape: tuple[int, ...], axis: Any) -> Any:
+    """A reduction's result with the reduced axes of ``shape`` as axes of size 1."""
+    return g.reshape(kept_shape(shape, axis))
+
+
+def count(shape: tuple[int, ...], axis: Any) -> int:
+    """How many elements a reduction over ``axis`` makes into one."""
+    if axis is None:
+        return math.prod(shape)
+    return math.prod([shape[a] for a in (axis if type(axis) is tuple else (axis,))]) if shape else 1
+
+
+def floating(x: Any, name: str) -> None:
+    """Refuse integers."""
+    if x.dtype.kind not in "fc":
+        raise DtypeError(
+            f"{name}: could not infer output dtype. Input dtype must be either a floating point or "
+            f"complex dtype. Got: {x.dtype}"
+        )
+
+
+# --- sums -------------------------------------------------------------------------------------------
+
+
+@op
+def sum(x, *, axis=None, keepdims=False):
+    """The sum over axes; integers add up as int64, float16 in float32."""
+    code = x.dtype.char
+    if code in "fdFD":
+        return x.sum(axis=axis, keepdims=keepdims)
+    if code == "e":
+        return x.sum(axis=axis, keepdims=keepdims, dtype=np.float32).astype(np.float16)
+    return x.sum(axis=axis, keepdims=keepdims, dtype=np.int64)
+
+
+@sum.vjp("x")
+def _(g, x_shape, axis):
+    return spread(g, x_shape, axis)
+
+
+@op
+def mean(x, *, axis=None, keepdims=False):
+    """The mean over axes."""
+    floating(x, "mean(): ")
+    if x.dtype.char == "e":
+        return mean.forward(x.astype(np.float32), axis=axis, keepdims=keepdims).astype(np.float16)
+    y = x.sum(axis=axis, keepdims=keepdims)
+    return y / (x.size // y.size if y.size else 1)
+
+
+@mean.vjp("x")
+def _(g, x_shape, axis):
+    return spread(g * (1 / max(count(x_shape, axis), 1)), x_shape, axis)
+
+
+@op
+def nansum(x, *, axis=None, keepdims=False):
+    """The sum over axes of what is not nan."""
+    return sum.forward(np.where(np.isnan(x), x.dtype.type(0), x), axis=axis, keepdims=keepdims)
+
+
+@nansum.vjp("x")
+def _(g, x, axis):
+    return where(np.isnan(x), 0.0, spread(g, x.shape, axis))
+
+
+def _variance(x, axis, correction, keepdims):
+    if x.dtype.char == "e":
+        y, n = _variance(x.astype(np.float32), axis, correction, keepdims)
+        return y.astype(np.float16), n
+    d = x - x.sum(axis=axis, keepdims=True) / max(count(x.shape, axis), 1)
+    d = np.square(np.absolute(d)) if d.dtype.kind == "c" else d * d
+    n = count(x.shape, axis) - correction
+    return d.sum(axis=axis, keepdims=keepdims) / np.float32(max(n, 0)).astype(d.dtype), n
+
+
+@op
+def var(x, *, axis=None, correction=1, keepdims=False):
+    """The variance over axes: squared deviations divided by their number less a correction."""
+    floating(x, "var")
+    return _variance(x, axis, correction, keepdims)[0]
+
+
+def _var_slope(g, x, axis, correction):
+    n = count(x.shape, axis) - correction
+    return (g * (2 / n if n > 0 else math.inf)) * (x - mean(x, axis=axis, keepdims=True))
+
+
+@var.vjp("x")
+def _(g, x, axis, correction):
+    return _var_slope(keep(g, x.shape, axis), x, axis, correction)
+
+
+@op
+def std(x, *, axis=None, correction=1, keepdims=False):
+    """The standard deviation over axes: the root of ``var``."""
+    floating(x, "std")
+    return np.sqrt(_variance(x, axis, correction, keepdims)[0])
+
+
+@std.vjp("x")
+def _(g, x, y, axis, correction):
+    g = where(y == 0, 0.0, g / (y * 2))
+    return _var_slope(keep(g, x.shape, axis), x, axis, correction)
+
+
+@op
+def logsumexp(x, *, axis, keepdims=False):
+    """The logarithm of the sum of exponentials over axes, without overflow."""
+    if not x.size:
+        return np.log(np.exp(x).sum(axis=axis, keepdims=keepdims))
+    top = x.max(axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, x.dtype.type(0))
+    y = np.log(np.exp(x - top).sum(axis=axis, keepdims=keepdims))
+    return y + (top if keepdims else top.reshape(y.shape))
+
+
+@logsumexp.vjp("x")
+def _(g, x, y, axis):
+    y = keep(y, x.shape, axis)
+    return keep(g, x.shape, axis) * np.exp(x - where(y == -math.inf, 0.0, y))
+
+
+# --- products ---------------------------------------------------------------------------------------
+
+
+@op
+def prod(x, *, axis=None, keepdims=False):
+    """The product over axes."""
+    code = x.dtype.char
+    if code in "fdFD":
+        return x.prod(axis=axis, keepdims=keepdims)
+    if code == "e":
+        return x.prod(axis=axis, keepdims=keepdims, dtype=np.float32).astype(np.float16)
+    return x.prod(axis=axis, keepdims=keepdims, dtype=np.int64)
+
+
+@prod.vjp("x")
+def _(g, x, y, axis):
+    if axis is None:
+        flat = x.reshape((math.prod(x.shape),))
+        return prod_gradient(g.reshape((1,)), flat, y.reshape((1,)), 0).reshape(x.shape)
+    shape = kept_shape(x.shape, axis)
+    return prod_gradient(g.reshape(shape), x, y.reshape(shape), axis)
+
+
+def prod_gradient(g: Any, x: Any, y: Any, axis: Any) -> Any:
+    """``g`` times the product of all others: y / x, or from both sides where x has zeros."""
+    if math.prod(x.shape) == 0 or x.ndim == 0:
+        return g * (x * 0 + 1)
+    if (x != 0).all():
+        return g * y / x
+    axis = axis[0] if type(axis) is tuple else axis
+    before = cumprod(_moved_up(x, axis), axis=axis)
+    after = cumprod(_moved_up(flip(x, axes=(axis,)), axis), axis=axis)
+    return g * before * flip(after, axes=(axis,))
+
+
+def _moved_up(x, axis):
+    """``x`` moved one place up an axis, 1 coming in."""
+    first = (*(slice(None),) * axis, slice(0, 1))
+    rest = (*(slice(None),) * axis, slice(0, x.shape[axis] - 1))
+    return concatenate(np.zeros_like(x[first]) + 1, x[rest], axis=axis)
+
+
+# --- scans ------------------------------------------------------------------------------------------
+
+
+def _wide(x):
+    return {"e": np.float32}.get(x.dtype.char, None if x.dtype.kind in "fc" else np.int64)
+
+
+@op
+def cumsum(x, *, axis):
+    """The sums of the elements up to each place along an axis."""
+    y = x.cumsum(axis=axis, dtype=_wide(x))
+    return y.astype(x.dtype) if x.dtype.char == "e" else y
+
+
+@cumsum.vjp("x")
+def _(g, axis):
+    return _from_the_end(cumsum, g, axis)
+
+
+def _from_the_end(scan, x, axis):
+    return flip(scan(flip(x, axes=(axis,)), axis=axis), axes=(axis,))
+
+
+@op
+def cumprod(x, *, axis):
+    """The products of the elements up to each place along an axis."""
+    y = x.cumprod(axis=axis, dtype=_wide(x))
+    return y.astype(x.dtype) if x.dtype.char == "e" else y
+
+
+@cumprod.vjp("x")
+def _(g, x, y, axis):
+    if (x != 0).all():
+        return _from_the_end(cumsum, g * y, axis) / x
+    # Row k holds the products with x[k] left out: n² numbers, but only for inputs with zeros.
+    n = x.shape[axis]
+    others = x[(*(slice(None),) * axis, None)]  # (*, 1, n, *)
+    row = np.arange(n).reshape((n,) + (1,) * (x.ndim - axis))
+    column = np.arange(n).reshape((n,) + (1,) * (x.ndim - axis - 1))
+    products = cumprod(where(row == column, 1.0, others), axis=axis + 1)
+    gk = g[(*(slice(None),) * axis, None)]
+    return where(column >= row, gk * products, 0.0).sum(axis=axis + 1)
+
+
+@op
+def logcumsumexp(x, *, axis):
+    """The logarithm of the cumulative sum of exponentials along an axis, without overflow."""
+    floating(x, "logcumsumexp")
+    return np.logaddexp.accumulate(x, axis=axis)
+
+
+@logcumsumexp.vjp("x")
+def _(g, x, y, axis):
+    # Σ g exp(x - y) over the places from here on, summed in logarithms, by sign
+    def part(g):
+        positive = g > 0
+        log = where(positive, np.log(where(positive, g, 1.0)), -math.inf)
+        return np.exp(_from_the_end(logcumsumexp, log - y, axis) + x)
+
+    return part(g) - part(-g)
+
+
+# --- extremes ---------------------------------------------------------------------------------------
+
+
+@op
+def amax(x, *, axis=None, keepdims=False):
+    """The maximum over axes; equal maxima share the gradient."""
+    return x.max(axis=axis, keepdims=keepdims)
+
+
+@op
+def amin(x, *, axis=None, keepdims=False):
+    """The minimum over axes; equal minima share the gradient."""
+    return x.min(axis=axis, keepdims=keepdims)
+
+
+@op
+def median_of_all(x, *, ignore_nan=False):
+    """The lower median of all elements."""
+    flat = np.sort(x, axis=None)
+    n = len(flat)
+    if not n:
+        return x.dtype.type(math.nan if x.dtype.kind == "f" else 0)
+    valid = n - np.isnan(flat).sum()
+    if valid < n and not (ignore_nan and valid):
+        return flat[-1]
+    return flat[(valid - 1) // 2]
+
+
+def _share_among_equals(g, x, y, axis, keepdims):
+    y, g = keep(y, x.shape, axis), keep(g, x.shape, axis)
+    at = x == y if not np.isnan(y).any() else (x == y) | (np.isnan(x) & np.isnan(y))
+    return where(at, cast(g / at.sum(axis=axis, keepdims=True), dtype=g.dtype), 0.0)
+
+
+amax.vjp("x")(_share_among_equals)
+amin.vjp("x")(_share_among_equals)
+
+
+@median_of_all.vjp("x")
+def _(g, x, y):
+    return _share_among_equals(g, x, y, None, False)
+
+
+# --- choosing elements along an axis ------------------------------------------------------------------
+
+
+def _places(index, axis):
+    """The NumPy index that reads ``index`` along an axis, every other axis in step with it."""
+    parts = []
+    for i, n in enumerate(index.shape):
+        shape = (1,) * i + (n,) + (1,) * (index.ndim - i - 1)
+        parts.append(index if i == axis else np.arange(n).reshape(shape))
+    return tuple(parts)
+
+
+@op
+def pick(x, *, index, axis, distinct=True):
+    """``x`` at an index array along an axis; ``distinct``: no element is read twice."""
+    return x[_places(index, axis)] if x.ndim else x.copy()
+
+
+@pick.vjp("x")
+def _(g, x_shape, index, axis, distinct):
+    return unpick(g, shape=x_shape, index=index, axis=axis, distinct=distinct)
+
+
+@op
+def unpick(v, *, shape, index, axis, distinct=True):
+    """Zeros of a shape with ``v`` added at an index array along an axis."""
+    if not shape:
+        return v.reshape(shape).copy()
+    if not distinct:
+        return kernels.scatter_add(shape, axis, index, v)
+    y = np.zeros(shape, v.dtype)
+    y[_places(index, axis)] = v
+    return y
+
+
+@unpick.vjp("v")
+def _(g, index, axis, distinct):
+    return pick(g, index=index, axis=axis, distinct=distinct)
+
+
+# --- not differentiable -------------------------------------------------------------------------------
+
+
+@no_grad_op
+def argmax(x, *, axis=None, keepdims=False):
+    """The first place of the maximum (of a nan, if there is one)."""
+    return x.argmax(axis=axis, keepdims=keepdims)
+
+
+@no_grad_op
+def argmin(x, *, axis=None, keepdims=False):
+    """The first place of the minimum (of a nan, if there is one)."""
+    return x.argmin(axis=axis, keepdims=keepdims)
+
+
+@no_grad_op
+def all(x, *, axis=None, keepdims=False):
+    """Whether no element is zero; a bool, for uint8 a uint8."""
+    y = x.all(axis=axis, keepdims=keepdims)
+    return y.astype(np.uint8) if x.dtype.char == "B" else y
+
+
+@no_grad_op
+def any(x, *, axis=None, keepdims=False):
+    """Whether an element is not zero; a bool, for uint8 a uint8."""
+    y = x.any(axis=axis, keepdims=keepdims)
+    return y.astype(np.uint8) if x.dtype.char == "B" else y
+
+
+@no_grad_op
+def count_nonzero(x, *, axis=None):
+    """How many elements are not zero."""
+    return (x != 0).sum(axis=axis, dtype=np.int64)

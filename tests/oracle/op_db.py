@@ -1,0 +1,334 @@
+"""PyTorch's own test inputs (``torch.testing._internal`` op_db) run through kilograd.
+
+``python -m tests.oracle.op_db add sum nn.functional.relu`` prints what differs.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import operator
+import sys
+import traceback
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+import kilograd as kg
+
+# Where the name in PyTorch's database is not the name of a function.
+SPECIAL: dict[str, Any] = {
+    "__getitem__": operator.getitem,
+    "__radd__": lambda x, y: y + x, "__rsub__": lambda x, y: y - x,
+    "__rmul__": lambda x, y: y * x, "__rdiv__": lambda x, y: y / x,
+    "__rpow__": lambda x, y: y**x, "__rmod__": lambda x, y: y % x,
+    "__rand__": lambda x, y: y & x, "__ror__": lambda x, y: y | x,
+    "__rxor__": lambda x, y: y ^ x, "__rmatmul__": lambda x, y: y @ x,
+    "T": lambda x: x.T, "mT": lambda x: x.mT, "H": lambda x: x.H, "mH": lambda x: x.mH,
+    "einsum": lambda xs, equation: kg.einsum(equation, xs),
+}  # fmt: skip
+# ... and where a variant of a name is more than the function.
+VARIANTS: dict[tuple[str, str], Any] = {
+    ("linalg.pinv", "singular"): lambda a, b: kg.linalg.pinv(a @ b.mT),
+    ("linalg.lstsq", "grad_oriented"): lambda a, b, driver: kg.linalg.lstsq(a, b, driver=driver)[0],
+}
+# Factors that are unique up to signs: what PyTorch makes of them for its own gradient checks is compared.
+UP_TO_SIGNS = {"linalg.svd", "svd", "linalg.eigh", "linalg.eig"}
+
+
+class Unconvertible(Exception):
+    """An input that only PyTorch can have (another device, a sparse layout...)."""
+
+
+def resolve(name: str) -> Any:
+    """kilograd's function of a name in op_db."""
+    if name in SPECIAL:
+        return SPECIAL[name]
+    if name.startswith("_refs") or name.startswith("ops."):
+        raise KeyError(name)
+    obj: Any = kg
+    try:
+        for part in name.split("."):
+            obj = getattr(obj, part)
+        return obj
+    except AttributeError:
+        pass
+    if "." not in name and hasattr(kg.Tensor, name):
+        return lambda x, *a, **k: getattr(x, name)(*a, **k)
+    raise KeyError(name)
+
+
+def dtype(d: torch.dtype) -> Any:
+    name = str(d).removeprefix("torch.")
+    try:
+        return {"bool": kg.bool}.get(name) or getattr(kg, name)
+    except AttributeError:
+        raise Unconvertible(name) from None
+
+
+def convert(x: Any, requires_grad: bool = False) -> Any:
+    """PyTorch's tensors, dtypes and sizes, in any nest, as kilograd's."""
+    rec = functools.partial(convert, requires_grad=requires_grad)
+    if isinstance(x, torch.Tensor):
+        if x.device.type != "cpu" or x.layout is not torch.strided or x.is_quantized:
+            raise Unconvertible(x.device)
+        base = x.detach().resolve_conj().resolve_neg()
+        try:
+            array = base.numpy()
+        except TypeError as e:
+            raise Unconvertible(str(x.dtype)) from e
+        out = np.empty_like(array)
+        out[...] = array
+        t = kg.from_numpy(np.asarray(out))
+        if requires_grad and x.requires_grad:
+            t.requires_grad = True
+        return t
+    if isinstance(x, torch.dtype):
+        return dtype(x)
+    if isinstance(x, torch.device):
+        if x.type != "cpu":
+            raise Unconvertible(x)
+        return kg.device("cpu")
+    if isinstance(x, torch.Size):
+        return kg.Size(x)
+    if isinstance(x, (torch.layout, torch.memory_format)):
+        raise Unconvertible(x)
+    if isinstance(x, torch.Generator):
+        raise Unconvertible(x)
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return tuple(rec(y) for y in x)
+    if isinstance(x, (list, tuple)):
+        return type(x)(rec(y) for y in x)
+    if isinstance(x, dict):
+        return {k: rec(v) for k, v in x.items()}
+    if callable(x) and getattr(x, "__module__", "").startswith("torch"):
+        raise Unconvertible(x)
+    return x
+
+
+def leaves(x: Any, kind: type) -> list[Any]:
+    if isinstance(x, kind):
+        return [x]
+    if isinstance(x, (list, tuple)):
+        return [t for y in x for t in leaves(y, kind)]
+    if isinstance(x, dict):
+        return [t for y in x.values() for t in leaves(y, kind)]
+    return []
+
+
+def array(t: Any) -> np.ndarray:
+    if isinstance(t, torch.Tensor):
+        return t.detach().resolve_conj().resolve_neg().numpy(force=True)
+    return np.asarray(t.array) if isinstance(t, kg.Tensor) else np.asarray(t)
+
+
+TOLERANCE = {"float16": (1e-2, 1e-2), "float32": (1e-4, 2e-5), "float64": (1e-6, 1e-8),
+             "complex64": (1e-4, 2e-5), "complex128": (1e-6, 1e-8)}  # fmt: skip
+
+
+def same(ours: Any, theirs: Any, what: str, loose: float = 1.0, values: bool = True) -> None:
+    """Assert equal structure, dtype, shape and (unless told not to) value."""
+    if isinstance(theirs, torch.Tensor):
+        assert isinstance(ours, kg.Tensor), f"{what}: {type(ours).__name__}, not a Tensor"
+        a, b = array(ours), array(theirs)
+        assert str(a.dtype) == str(b.dtype), f"{what}: dtype {a.dtype}, expected {b.dtype}"
+        assert a.shape == b.shape, f"{what}: shape {a.shape}, expected {b.shape}"
+        if not values:
+            return
+        rtol, atol = TOLERANCE.get(str(a.dtype), (0, 0))
+        with np.errstate(all="ignore"):
+            np.testing.assert_allclose(
+                a, b, rtol=rtol * loose, atol=atol * loose, err_msg=what, equal_nan=True
+            )
+    elif isinstance(theirs, (list, tuple)):
+        assert len(ours) == len(theirs), f"{what}: {len(ours)} results, expected {len(theirs)}"
+        for i, (o, t) in enumerate(zip(ours, theirs, strict=True)):
+            same(o, t, f"{what}[{i}]", loose, values)
+    elif isinstance(theirs, torch.dtype):
+        assert ours == dtype(theirs), f"{what}: {ours}, expected {theirs}"
+    elif isinstance(theirs, torch.Size):
+        assert tuple(ours) == tuple(theirs), what
+    elif isinstance(theirs, float):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, err_msg=what)
+    else:
+        assert ours == theirs, f"{what}: {ours!r}, expected {theirs!r}"
+
+
+def differentiable(outs: Any, kind: type) -> list[Any]:
+    return [t for t in leaves(outs, kind) if array(t).dtype.kind == "f" and t.requires_grad]
+
+
+def check_sample(
+    op: Any, fn: Any, s: Any, grads: bool, loose: float, values: bool = True, orders: int = 2
+) -> None:
+    """One sample of PyTorch's: values, gradients with a random upstream, second gradients."""
+    kwargs = convert(s.kwargs)
+    args = convert((s.input, *s.args), requires_grad=grads)
+    kwargs = convert(s.kwargs, requires_grad=grads)
+    t_out = op.op(s.input, *s.args, **s.kwargs)
+    k_out = fn(*args, **kwargs)
+    if op.name in UP_TO_SIGNS:
+        process = s.output_process_fn_grad
+        t_out, k_out = process(t_out), process(k_out)
+    same(k_out, t_out, "value", loose, values)
+    if not grads or not values:
+        return
+    t_in = [t for t in leaves((s.input, s.args, s.kwargs), torch.Tensor) if t.requires_grad]
+    k_in = [t for t in leaves((args, kwargs), kg.Tensor) if t.requires_grad]
+    t_outs, k_outs = differentiable(t_out, torch.Tensor), differentiable(k_out, kg.Tensor)
+    assert len(t_outs) == len(k_outs), f"{len(k_outs)} outputs require grad, expected {len(t_outs)}"
+    if not t_in or not t_outs or all(t.numel() == 0 for t in t_outs):
+        return
+    rng = np.random.default_rng(0)
+    ups = [rng.standard_normal(tuple(t.shape)).astype(array(t).dtype) for t in t_outs]
+    second = orders > 1 and op.supports_gradgrad and sum(t.numel() for t in t_in) < 2000
+    t_g = torch.autograd.grad(
+        t_outs, t_in, [torch.from_numpy(np.asarray(u)) for u in ups],
+        allow_unused=True, create_graph=second,
+    )  # fmt: skip
+    k_g = kg.autograd.grad(
+        k_outs, k_in, [kg.from_numpy(np.asarray(u)) for u in ups],
+        allow_unused=True, create_graph=False, retain_graph=second,
+    )  # fmt: skip
+    same_grads(k_g, t_g, k_in, "gradient", loose)
+    if not second:
+        return
+    k_g = kg.autograd.grad(
+        k_outs, k_in, [kg.from_numpy(np.asarray(u)) for u in ups],
+        allow_unused=True, create_graph=True,
+    )  # fmt: skip
+    same_grads(k_g, t_g, k_in, "gradient (create_graph)", loose)
+    pairs = [
+        (a, b) for a, b in zip(t_g, k_g, strict=True) if a is not None and a.requires_grad
+    ]
+    if not pairs:
+        return
+    ups = [rng.standard_normal(tuple(a.shape)).astype(array(a).dtype) for a, _ in pairs]
+    t_gg = torch.autograd.grad(
+        [a for a, _ in pairs], t_in, [torch.from_numpy(np.asarray(u)) for u in ups],
+        allow_unused=True,
+    )  # fmt: skip
+    live = [(b, u) for (_, b), u in zip(pairs, ups, strict=True) if b is not None and b.requires_grad]
+    k_gg: Any = (None,) * len(k_in)
+    if live:
+        k_gg = kg.autograd.grad(
+            [b for b, _ in live], k_in, [kg.from_numpy(np.asarray(u)) for _, u in live],
+            allow_unused=True,
+        )  # fmt: skip
+    same_grads(k_gg, t_gg, k_in, "second gradient", loose * 10)
+
+
+def same_grads(ours: Any, theirs: Any, inputs: Any, what: str, loose: float) -> None:
+    for i, (o, t, x) in enumerate(zip(ours, theirs, inputs, strict=True)):
+        if o is None:
+            assert t is None or not np.any(array(t)), f"{what} {i}: none, expected {t}"
+            continue
+        assert o.dtype == x.dtype, f"{what} {i}: dtype {o.dtype} for an input of {x.dtype}"
+        assert tuple(o.shape) == tuple(x.shape), f"{what} {i}: {o.shape} for {x.shape}"
+        if t is None:
+            assert not np.any(array(o)), f"{what} {i}: expected none"
+            continue
+        same(o, t, f"{what} {i}", loose)
+
+
+@functools.cache
+def database() -> dict[str, list[Any]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch.testing._internal.common_methods_invocations import op_db
+    found: dict[str, list[Any]] = collections.defaultdict(list)
+    for op in op_db:
+        found[op.name].append(op)
+    return dict(found)
+
+
+# Decompositions are unique up to signs, and comparing them is ill-conditioned.
+LOOSE = {"linalg.pinv": 100, "linalg.lstsq": 100, "pinverse": 100}
+
+
+def run(name: str, *, values: bool = True, max_failures: int = 6) -> tuple[int, list[str]]:
+    """Run every sample of a name: (how many ran, what failed)."""
+    count, failures = 0, []
+    try:
+        fn = resolve(name)
+    except KeyError:
+        return 0, [f"{name}: no such function"]
+    for op in database().get(name, []):
+        label = name + (f"[{op.variant_test_name}]" if op.variant_test_name else "")
+        fn = VARIANTS.get((name, op.variant_test_name)) or resolve(name)
+        # second gradients of a norm at zero are PyTorch's nan, and no test of its own has them
+        orders = 1 if op.variant_test_name == "subgradients_at_zero" else 2
+        for dt in (torch.float64, torch.float32, torch.int64, torch.bool, torch.uint8, torch.float16):
+            if dt not in op.dtypes:
+                continue
+            grads = dt is torch.float64 and op.supports_autograd
+            torch.manual_seed(0)
+            samples = op.sample_inputs("cpu", dt, requires_grad=grads)
+            i = -1
+            while True:
+                try:
+                    s = next(samples)
+                except StopIteration:
+                    break
+                i += 1
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        check_sample(op, fn, s, grads, LOOSE.get(name, 1.0), values, orders)
+                    count += 1
+                except Unconvertible:
+                    continue
+                except Exception as e:
+                    count += 1
+                    shapes = summary((s.input, s.args, s.kwargs))
+                    where = traceback.extract_tb(e.__traceback__)[-1]
+                    failures.append(
+                        f"{label} {dt} #{i} {shapes}: {type(e).__name__}: "
+                        f"{' '.join(str(e).split())[:400]} ({where.filename.split('/')[-1]}:{where.lineno})"
+                    )
+                if len(failures) >= max_failures:
+                    return count, failures
+        if op.error_inputs_func is not None:
+            errors = list(op.error_inputs("cpu"))
+            for i, bad in enumerate(errors):
+                s = bad.sample_input
+                try:
+                    args, kwargs = convert((s.input, *s.args)), convert(s.kwargs)
+                except Unconvertible:
+                    continue
+                count += 1
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        fn(*args, **kwargs)
+                except Exception as e:
+                    if isinstance(e, bad.error_type) or (bad.error_type is Exception):
+                        continue
+                    got = f"{type(e).__name__}: {e}"
+                else:
+                    got = "nothing was raised"
+                failures.append(
+                    f"{label} error #{i} {summary((s.input, s.args, s.kwargs))}: expected "
+                    f"{bad.error_type.__name__} ({bad.error_regex[:100]}), got {got[:200]}"
+                )
+    return count, failures
+
+
+def summary(x: Any) -> str:
+    if isinstance(x, torch.Tensor):
+        return f"{str(x.dtype)[6:]}{list(x.shape)}"
+    if isinstance(x, (list, tuple)):
+        return "(" + ", ".join(summary(y) for y in x) + ")"
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{k}={summary(v)}" for k, v in x.items()) + "}"
+    return repr(x)[:60]
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:]:
+        n, bad = run(wanted)
+        print(f"{'ok  ' if not bad else 'FAIL'} {wanted}: {n} samples, {len(bad)} failed")
+        for line in bad:
+            print("    ", line)
