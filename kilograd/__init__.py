@@ -7,21 +7,53 @@
 >>> x.grad
 tensor([2., 4., 6.])
 """
-# TEMPORARY tolerant imports while the rooms are being built (the lead finalises this file)
-import importlib as _il
-import warnings as _w
 
-_w.filterwarnings("ignore", category=RuntimeWarning, module=r"kilograd\.")
-from kilograd.dtypes import *  # noqa
-from kilograd.dtypes import bool_ as bool, int32 as int, float32 as float  # noqa
-from kilograd.tensor import Size, Tensor, device  # noqa
-from kilograd.autograd.modes import *  # noqa
-from kilograd import functions as _f
-globals().update({n: getattr(_f, n) for n in _f.__all__})
-for _m in ("random", "autograd", "linalg", "nn", "nn.functional", "optim", "utils", "utils.data", "datasets"):
-    try:
-        _il.import_module(f"kilograd.{_m}")
-    except ModuleNotFoundError as _e:
-        if "kilograd" not in str(_e): print("kilograd: skipped", _m, _e)
-    except Exception as _e:
-        print("kilograd: skipped", _m, type(_e), _e)
+import warnings as _warnings
+
+__version__ = "0.1.0"
+
+# log(0) is -inf and 0/0 is nan, without a word, as in PyTorch; other modules' warnings stay theirs.
+_warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kilograd\.")
+
+from kilograd.dtypes import (
+    bool_ as bool,
+    cdouble,
+    cfloat,
+    complex64,
+    complex128,
+    double,
+    dtype,
+    float_ as float,
+    float16,
+    float32,
+    float64,
+    get_default_dtype,
+    half,
+    int_ as int,
+    int8,
+    int16,
+    int32,
+    int64,
+    long,
+    set_default_dtype,
+    short,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+)
+from kilograd.tensor import Size, Tensor, device
+from kilograd.autograd.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    retain_grads,
+    set_grad_enabled,
+)
+from kilograd.functions import *
+from kilograd.functions import special
+from kilograd.printing import set_printoptions
+from kilograd.random import Generator, default_generator, fork_rng
+from kilograd import autograd, cuda, datasets, linalg, nn, optim, random, utils

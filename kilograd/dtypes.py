@@ -161,6 +161,15 @@ def promote_types(a: Any, b: Any) -> dtype:
     return FROM_NUMPY[result]
 
 
+def _outrank(a: np.dtype[Any] | None, b: np.dtype[Any] | None) -> np.dtype[Any] | None:
+    """The dtype of ``a`` beside the weaker ``b``, which counts only if its category is higher."""
+    if a is None or b is None:
+        return a if b is None else b
+    if CATEGORY[a] == 2 and CATEGORY[b] == 3:
+        return FROM_NUMPY[a].to_complex().dtype  # b says complex, a how precise
+    return _promote_two(a, b) if CATEGORY[b] > CATEGORY[a] else a
+
+
 def result_numpy_dtype(*values: Any) -> np.dtype[Any]:
     """The dtype of an operation on arrays and Python scalars together (PyTorch's categories)."""
     dims: np.dtype[Any] | None = None
@@ -179,10 +188,7 @@ def result_numpy_dtype(*values: Any) -> np.dtype[Any]:
             dims = _promote_two(dims, d)
         else:
             zeros = _promote_two(zeros, d)
-    result = dims
-    if zeros is not None and (result is None or CATEGORY[zeros] > CATEGORY[result]):
-        result = _promote_two(result, zeros)
-    if scalar >= 0 and (result is None or scalar > CATEGORY[result]):
-        result = _promote_two(result, default_array_dtype(scalar))
+    number = default_array_dtype(scalar) if scalar >= 0 else None
+    result = _outrank(dims, _outrank(zeros, number))
     assert result is not None, "result_type of nothing"
     return result

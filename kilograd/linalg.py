@@ -1,4 +1,7 @@
-"""Linear algebra under PyTorch's names: solving, factors, norms; batched, over (*, m, n)."""
+"""Linear algebra under PyTorch's names: solving, factors, norms; batched, over (*, m, n).
+
+In the docstrings A is the first argument and B the second, whichever names PyTorch gave them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from kilograd.errors import LinAlgError, ShapeError
 from kilograd.functions import linalg as top
 from kilograd.functions.calling import function, tensor_like
 from kilograd.functions.linalg import (
+    PLU,
     QR,
     Cutoff,
     SignLogDet,
@@ -55,14 +59,6 @@ class USVh(NamedTuple):
     U: Tensor
     S: Tensor
     Vh: Tensor
-
-
-class PLU(NamedTuple):
-    """A permutation, lower and upper triangular matrices."""
-
-    P: Tensor
-    L: Tensor
-    U: Tensor
 
 
 class LU(NamedTuple):
@@ -115,7 +111,7 @@ class LeastSquares(NamedTuple):
 
 @function(method=False)
 def norm(
-    A: Tensor, ord: Any = None, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
+    input: Tensor, ord: Any = None, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
     """The norm of a vector or a matrix: of a matrix if ``A`` (or ``dim``) has two dimensions.
 
@@ -129,7 +125,7 @@ def norm(
     >>> kg.linalg.norm(A), kg.linalg.norm(A, 2), kg.linalg.norm(A, 1, dim=1)
     (tensor(5.), tensor(4.), tensor([3., 4.]))
     """
-    return any_norm(A, ord, dim, keepdim, dtype=dtype)
+    return any_norm(input, ord, dim, keepdim, dtype=dtype)
 
 
 @function(method=False)
@@ -140,7 +136,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     >>> kg.linalg.matmul(kg.ones(1, 3), kg.ones(3))
     tensor([3.])
     """
-    return top.matmul(input, other)  # type: ignore[no-any-return]
+    return top.matmul(input, other)
 
 
 @function(method=False)
@@ -161,9 +157,7 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
         raise ShapeError(f"multi_dot(): expected at least 2 tensors but got {len(chain)}")
     for which, x in (("first", chain[0]), ("last", chain[-1])):
         if x.ndim not in (1, 2):
-            raise ShapeError(
-                f"multi_dot(): the {which} tensor must be 1D or 2D but got {x.ndim}D"
-            )
+            raise ShapeError(f"multi_dot(): the {which} tensor must be 1D or 2D but got {x.ndim}D")
     for i, x in enumerate(chain[1:-1], 1):
         if x.ndim != 2:
             raise ShapeError(f"multi_dot(): tensor {i} must be 2D but got {x.ndim}D")
@@ -172,7 +166,7 @@ def multi_dot(tensors: Sequence[Tensor]) -> Tensor:
         chain[0] = chain[0][None, :]
     if chain[-1].ndim == 1:
         chain[-1] = chain[-1][:, None]
-    return shape_ops.reshape(top.chained(chain, "multi_dot()"), shape=tuple(shape))  # type: ignore[no-any-return]
+    return shape_ops.reshape(top.chained(chain, "multi_dot()"), shape=tuple(shape))
 
 
 @function(method=False)
@@ -204,7 +198,7 @@ def vecdot(x: Tensor, y: Tensor, *, dim: int = -1) -> Tensor:
     if x.array.dtype.kind not in "fc":
         lapack_dtype(x, "linalg.vecdot")
     same_dtype("linalg.vecdot", x=x, y=y)
-    return (top._conj(x) * y).sum(dim)  # type: ignore[no-any-return]
+    return (top.conjugate(x) * y).sum(dim)
 
 
 @function(method=False)
@@ -215,7 +209,7 @@ def diagonal(A: Tensor, *, offset: int = 0, dim1: int = -2, dim2: int = -1) -> T
     >>> kg.linalg.diagonal(kg.eye(2))
     tensor([1., 1.])
     """
-    return A.diagonal(offset, dim1, dim2)  # type: ignore[no-any-return]
+    return A.diagonal(offset, dim1, dim2)
 
 
 @function(method=False)
@@ -254,7 +248,7 @@ def det(A: Tensor) -> Tensor:
     >>> kg.linalg.det(kg.tensor([[2.0, 0.0], [0.0, 3.0]]))
     tensor(6.)
     """
-    return top.det(A)  # type: ignore[no-any-return]
+    return top.det(A)
 
 
 @function(method=False)
@@ -268,7 +262,7 @@ def slogdet(A: Tensor) -> SignLogDet:
     >>> kg.linalg.slogdet(kg.eye(3)).logabsdet
     tensor(0.)
     """
-    return top.slogdet(A)  # type: ignore[no-any-return]
+    return top.slogdet(A)
 
 
 @function(method=False)
@@ -284,14 +278,7 @@ def inv(A: Tensor) -> Tensor:
     tensor([[0.5000, 0.0000],
             [0.0000, 0.2500]])
     """
-    return top.inverse(A)  # type: ignore[no-any-return]
-
-
-def _zero_pivots(A: Tensor) -> Tensor:
-    packed, _ = factor.lu(A.array)
-    zero = np.diagonal(packed, 0, -2, -1) == 0
-    info = np.where(zero.any(-1), zero.argmax(-1) + 1, 0) if zero.shape[-1] else np.zeros(A.shape[:-2])
-    return wrap(np.asarray(info, np.int32))
+    return top.inverse(A)
 
 
 @function(method=False)
@@ -349,9 +336,7 @@ def _solved(A: Any, B: Any, left: bool, name: str, solver: Any) -> Tensor:
 
 
 @function(method=False)
-def solve_ex(
-    A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False
-) -> SolveInfo:
+def solve_ex(A: Tensor, B: Tensor, *, left: bool = True, check_errors: bool = False) -> SolveInfo:
     """The X of A X = B, and whether it exists: a singular A gives infinities, not an error.
 
     Raises:
@@ -372,14 +357,12 @@ def solve_ex(
     return SolveInfo(_solved(A, B, left, name, solver), info[0])
 
 
-def _tried(
-    f: Any, A: Tensor, B: Tensor, name: str, check_errors: bool
-) -> tuple[Tensor, Tensor]:
+def _tried(f: Any, A: Tensor, B: Tensor, name: str, check_errors: bool) -> tuple[Tensor, Tensor]:
     """f(A) and where each A is singular; f is not called on singular ones, which give infinities."""
     try:
         return f(A), wrap(np.zeros(A.shape[:-2], np.int32))
     except LinAlgError:
-        info = _zero_pivots(A)
+        info = top.zero_pivots(factor.lu(A.array)[0])
         if check_errors:
             check_info(info, name + ": the diagonal element {0} is zero: A is singular.")
     singular = (info.array != 0)[..., None, None]
@@ -389,12 +372,12 @@ def _tried(
 
 @function(method=False)
 def solve_triangular(
-    A: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+    input: Tensor, B: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Tensor:
     """The X of A X = B (or X A = B) for triangular A (*, n, n) and B (*, n, k).
 
     Args:
-        A: its other half is not read; with ``unitriangular`` nor is its diagonal, taken to be 1.
+        input: A; its other half is not read; with ``unitriangular`` nor is its diagonal, taken to be 1.
         B: the right-hand sides.
         upper: which half of A counts.
         left: False solves X A = B, B (*, k, n).
@@ -409,7 +392,7 @@ def solve_triangular(
             [0.2500]])
     """
     name = "linalg.solve_triangular"
-    A, B = matrices(A, name, square=True), tensor_like(B)
+    A, B = matrices(input, name, square=True), tensor_like(B)
     if B.ndim < 2:
         raise ShapeError(f"{name}: The input tensor B must have at least 2 dimensions.")
     same_dtype(name, A=A, B=B)
@@ -421,13 +404,13 @@ def solve_triangular(
             f"({n}x{n} and {B.shape[-2]}x{B.shape[-1]})"
         )
     if left:
-        return ops.solve_triangular(A, B, upper=upper, unit=unitriangular)  # type: ignore[no-any-return]
+        return ops.solve_triangular(A, B, upper=upper, unit=unitriangular)
     y = ops.solve_triangular(ops.mT(A), ops.mT(B), upper=not upper, unit=unitriangular)
-    return ops.mT(y)  # type: ignore[no-any-return]
+    return ops.mT(y)
 
 
 @function(method=False)
-def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
+def tensorinv(input: Tensor, ind: int = 2) -> Tensor:
     """The inverse under :func:`kilograd.tensordot` over ``ind`` dimensions.
 
     Raises:
@@ -439,18 +422,18 @@ def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     """
     if ind <= 0:
         raise ShapeError(f"Expected a strictly positive integer for 'ind', but got {ind}")
-    first, last = tuple(A.shape[:ind]), tuple(A.shape[ind:])
+    first, last = tuple(input.shape[:ind]), tuple(input.shape[ind:])
     m, n = math.prod(first), math.prod(last)
     if m != n:
         raise ShapeError(
             "linalg.tensorinv: Expected self to satisfy the requirement prod(self.shape[ind:]) == "
             f"prod(self.shape[:ind]), but got {n} != {m}"
         )
-    return shape_ops.reshape(inv(shape_ops.reshape(A, shape=(m, n))), shape=last + first)  # type: ignore[no-any-return]
+    return shape_ops.reshape(inv(shape_ops.reshape(input, shape=(m, n))), shape=last + first)
 
 
 @function(method=False)
-def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tensor:
+def tensorsolve(input: Tensor, other: Tensor, dims: Sequence[int] | None = None) -> Tensor:
     """The X of tensordot(A, X, X.ndim) = B; ``dims`` of A are moved to the end first.
 
     Raises:
@@ -460,6 +443,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tens
     >>> kg.linalg.tensorsolve(kg.eye(6).reshape(2, 3, 6), kg.ones(2, 3))
     tensor([1., 1., 1., 1., 1., 1.])
     """
+    A, B = tensor_like(input), tensor_like(other)
     if dims is not None:
         moved = [d % A.ndim for d in dims]
         rest = [d for d in range(A.ndim) if d not in moved]
@@ -472,12 +456,12 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Sequence[int] | None = None) -> Tens
             f"prod(self.shape[other.ndim:]) == prod(self.shape[:other.ndim]), but got {n} != {m}"
         )
     flat = shape_ops.reshape(B, shape=(math.prod(B.shape),))
-    return shape_ops.reshape(solve(shape_ops.reshape(A, shape=(m, n)), flat), shape=shape)  # type: ignore[no-any-return]
+    return shape_ops.reshape(solve(shape_ops.reshape(A, shape=(m, n)), flat), shape=shape)
 
 
 @function(method=False)
 def pinv(
-    A: Tensor,
+    input: Tensor,
     rcond: Any = None,
     hermitian: bool = False,
     *,
@@ -496,9 +480,9 @@ def pinv(
     >>> kg.linalg.pinv(kg.tensor([[2.0], [0.0]]))
     tensor([[0.5000, 0.0000]])
     """
-    x = matrices(A, "linalg.pinv", square=hermitian)
+    x = matrices(input, "linalg.pinv", square=hermitian)
     cutoff = _cutoff(x, atol, rtol if rcond is None else rcond)
-    return factors.pinv(x, cutoff=cutoff, hermitian=hermitian)  # type: ignore[no-any-return]
+    return factors.pinv(x, cutoff=cutoff, hermitian=hermitian)
 
 
 def _cutoff(A: Tensor, atol: Any, rtol: Any) -> Cutoff:
@@ -515,7 +499,7 @@ def _cutoff(A: Tensor, atol: Any, rtol: Any) -> Cutoff:
 
 @function(method=False)
 def matrix_rank(
-    A: Tensor,
+    input: Tensor,
     tol: Any = None,
     hermitian: bool = False,
     *,
@@ -533,7 +517,7 @@ def matrix_rank(
     >>> kg.linalg.matrix_rank(kg.ones(3, 3))
     tensor(1)
     """
-    x = matrices(A, "torch.linalg.matrix_rank", square=hermitian)
+    x = matrices(input, "torch.linalg.matrix_rank", square=hermitian)
     cutoff = _cutoff(x, atol, rtol) if tol is None else Cutoff(tol, 0.0)
     if hermitian:
         s = np.absolute(factors.eigvalsh(x.array))
@@ -543,7 +527,7 @@ def matrix_rank(
 
 
 @function(method=False)
-def cond(A: Tensor, p: Any = None) -> Tensor:
+def cond(input: Tensor, p: Any = None) -> Tensor:
     """The condition number |A| · |A⁻¹| in a matrix norm; in the 2-norm if ``p`` is None.
 
     Raises:
@@ -553,13 +537,13 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
     >>> kg.linalg.cond(kg.tensor([[2.0, 0.0], [0.0, 4.0]]))
     tensor(2.)
     """
-    x = matrices(A, "linalg.cond")
+    x = matrices(input, "linalg.cond")
     if p not in (None, "fro", "nuc") and (isinstance(p, str) or abs(p) not in (1, 2, math.inf)):
         raise ShapeError(f"linalg.cond got an invalid norm type: {p}")
     if p is None or abs(p if not isinstance(p, str) else 0) == 2:
         s = factors.svdvals(x)
         if not s.shape[-1]:
-            return reduce_ops.sum(s, axis=-1)  # type: ignore[no-any-return]
+            return reduce_ops.sum(s, axis=-1)
         return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
     x = matrices(x, f"linalg.cond(ord={p})", square=True)
     if not x.shape[-1]:
@@ -568,12 +552,12 @@ def cond(A: Tensor, p: Any = None) -> Tensor:
     both = matrix_norm(x, p) * matrix_norm(inverse, p)
     if info.array.any():
         both = ew.where(info.array != 0, math.inf, both)
-    return both  # type: ignore[no-any-return]
+    return both
 
 
 @function(method=False)
 def lstsq(
-    A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None
+    input: Tensor, b: Tensor, rcond: float | None = None, *, driver: str | None = None
 ) -> LeastSquares:
     """The X for which |A X − B| is least; of several, the shortest.
 
@@ -589,11 +573,11 @@ def lstsq(
 
     >>> import kilograd as kg
     >>> A = kg.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
-    >>> kg.linalg.lstsq(A, kg.tensor([1.0, 3.0, 5.0])).solution
+    >>> kg.linalg.lstsq(A, kg.tensor([1.0, 3.0, 5.0])).solution.round(decimals=3)
     tensor([1., 2.])
     """
     name = "torch.linalg.lstsq"
-    A, B = tensor_like(A), tensor_like(B)
+    A, B = tensor_like(input), tensor_like(b)
     if A.ndim < 2:
         raise ShapeError(f"{name}: input must have at least 2 dimensions.")
     if B.ndim < 1:
@@ -641,7 +625,7 @@ def lstsq(
 
 
 @function(method=False)
-def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
+def cholesky(input: Tensor, *, upper: bool = False) -> Tensor:
     """Lower triangular L with L Lᵀ = A, or upper triangular U with Uᵀ U = A, for (*, n, n).
 
     Only that half of A is read.
@@ -655,11 +639,11 @@ def cholesky(A: Tensor, *, upper: bool = False) -> Tensor:
     tensor([[2., 0.],
             [1., 3.]])
     """
-    return top.cholesky(matrices(A, "linalg.cholesky", square=True), upper)  # type: ignore[no-any-return]
+    return top.cholesky(matrices(input, "linalg.cholesky", square=True), upper)
 
 
 @function(method=False)
-def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -> CholeskyInfo:
+def cholesky_ex(input: Tensor, *, upper: bool = False, check_errors: bool = False) -> CholeskyInfo:
     """The Cholesky factor, and whether it exists: else it is nan, which is not an error.
 
     Raises:
@@ -669,7 +653,7 @@ def cholesky_ex(A: Tensor, *, upper: bool = False, check_errors: bool = False) -
     >>> kg.linalg.cholesky_ex(-kg.eye(2)).info
     tensor(1, dtype=kilograd.int32)
     """
-    x = matrices(A, "linalg.cholesky_ex", square=True)
+    x = matrices(input, "linalg.cholesky_ex", square=True)
     try:
         return CholeskyInfo(top.cholesky(x, upper), wrap(np.zeros(x.shape[:-2], np.int32)))
     except LinAlgError:
@@ -758,7 +742,7 @@ def svdvals(A: Tensor, *, driver: str | None = None) -> Tensor:
     """
     x = matrices(A, "linalg.svdvals")
     _no_driver("svdvals", driver)
-    return factors.svdvals(x)  # type: ignore[no-any-return]
+    return factors.svdvals(x)
 
 
 def _upper(UPLO: str) -> bool:
@@ -768,7 +752,7 @@ def _upper(UPLO: str) -> bool:
 
 
 @function(method=False)
-def eigh(A: Tensor, UPLO: str = "L") -> Eigen:
+def eigh(input: Tensor, UPLO: str = "L") -> Eigen:
     """Eigenvalues, ascending, and eigenvectors of symmetric matrices (*, n, n).
 
     ``UPLO``: which half of A is read, 'L' or 'U'.
@@ -780,12 +764,12 @@ def eigh(A: Tensor, UPLO: str = "L") -> Eigen:
     >>> kg.linalg.eigh(kg.tensor([[2.0, 0.0], [0.0, 1.0]])).eigenvalues
     tensor([1., 2.])
     """
-    x = matrices(A, "linalg.eigh", square=True)
+    x = matrices(input, "linalg.eigh", square=True)
     return Eigen(*factors.eigh(x, upper=_upper(UPLO)))
 
 
 @function(method=False)
-def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
+def eigvalsh(input: Tensor, UPLO: str = "L") -> Tensor:
     """The eigenvalues of symmetric matrices (*, n, n), ascending: (*, n).
 
     Raises:
@@ -795,12 +779,12 @@ def eigvalsh(A: Tensor, UPLO: str = "L") -> Tensor:
     >>> kg.linalg.eigvalsh(kg.tensor([[2.0, 0.0], [0.0, 1.0]]))
     tensor([1., 2.])
     """
-    x = matrices(A, "linalg.eigvalsh", square=True)
-    return factors.eigvalsh(x, upper=_upper(UPLO))  # type: ignore[no-any-return]
+    x = matrices(input, "linalg.eigvalsh", square=True)
+    return factors.eigvalsh(x, upper=_upper(UPLO))
 
 
 @function(method=False)
-def eig(A: Tensor) -> Eigen:
+def eig(input: Tensor) -> Eigen:
     """Complex eigenvalues and eigenvectors of square matrices (*, n, n). Not differentiable.
 
     Raises:
@@ -810,11 +794,11 @@ def eig(A: Tensor) -> Eigen:
     >>> kg.linalg.eig(kg.tensor([[2.0, 0.0], [0.0, 1.0]])).eigenvalues
     tensor([2.+0.j, 1.+0.j])
     """
-    return Eigen(*factors.eig(matrices(A, "linalg.eig", square=True)))
+    return Eigen(*factors.eig(matrices(input, "linalg.eig", square=True)))
 
 
 @function(method=False)
-def eigvals(A: Tensor) -> Tensor:
+def eigvals(input: Tensor) -> Tensor:
     """The complex eigenvalues of square matrices (*, n, n) -> (*, n). Not differentiable.
 
     Raises:
@@ -824,7 +808,7 @@ def eigvals(A: Tensor) -> Tensor:
     >>> kg.linalg.eigvals(kg.tensor([[2.0, 0.0], [0.0, 1.0]]))
     tensor([2.+0.j, 1.+0.j])
     """
-    return factors.eig(matrices(A, "linalg.eigvals", square=True))[0]  # type: ignore[no-any-return]
+    return factors.eig(matrices(input, "linalg.eigvals", square=True))[0]
 
 
 @function(method=False)
@@ -840,7 +824,7 @@ def lu(A: Tensor, *, pivot: bool = True) -> PLU:
             [0., 1.]])
     """
     packed, pivots, _ = factored(A, "linalg.lu", pivot)
-    return PLU(*top.lu_unpack(packed, pivots))
+    return top.lu_unpack(packed, pivots)
 
 
 @function(method=False)
@@ -892,15 +876,17 @@ def lu_solve(
     tensor([[2.],
             [3.]])
     """
+    if adjoint:
+        LU = top.conjugate(LU)
     if left:
         return top.solved_by_lu(LU, pivots, B, adjoint)
     if B.ndim < 2:
         raise ShapeError("linalg.lu_solve: The input tensor B must have at least 2 dimensions.")
-    return ops.mT(top.solved_by_lu(LU, pivots, ops.mT(B), not adjoint))  # type: ignore[no-any-return]
+    return ops.mT(top.solved_by_lu(LU, pivots, ops.mT(B), not adjoint))
 
 
 @function(method=False)
-def householder_product(A: Tensor, tau: Tensor) -> Tensor:
+def householder_product(input: Tensor, tau: Tensor) -> Tensor:
     """The first n columns of the product of k reflections I − tauᵢ vᵢ vᵢᵀ.
 
     vᵢ has zeros, a one at i, and then what stands below A's (*, m, n) diagonal; tau is (*, k).
@@ -913,4 +899,4 @@ def householder_product(A: Tensor, tau: Tensor) -> Tensor:
     tensor([[-1.],
             [ 0.]])
     """
-    return top.reflections(A, tau)
+    return top.reflections(input, tau)

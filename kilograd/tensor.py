@@ -338,7 +338,9 @@ class Tensor(Box):
                 f"{op}: result type {value.dtype} can't be cast to the desired output type "
                 f"{mine.dtype}"
             )
-        if not mine.flags.writeable:
+        if not mine.flags.writeable or (
+            0 in mine.strides and any(k == 0 and n > 1 for k, n in zip(mine.strides, mine.shape, strict=True))
+        ):
             raise GradError(
                 f"{op}: unsupported operation: more than one element of the written-to tensor "
                 "refers to a single memory location (an expanded tensor, or a read-only array). "
@@ -387,6 +389,9 @@ class Tensor(Box):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         index = as_index(index)
+        if type(index) is tuple and (parts := in_two_steps(index)) is not None:
+            self[parts[0]][parts[1]] = value
+            return
         source = value.array if isinstance(value, Tensor) else np.asarray(value)
         tracked = MODE.get().grad and (
             self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)
@@ -465,8 +470,11 @@ class Tensor(Box):
     __hash__ = object.__hash__
 
     def __getitem__(self, index: Any) -> Tensor:
+        index = as_index(index)
         try:
-            return apply(index_ops.getitem, (self,), {"index": as_index(index)})  # type: ignore[no-any-return]
+            if type(index) is tuple and (parts := in_two_steps(index)) is not None:
+                return self[parts[0]][parts[1]]
+            return apply(index_ops.getitem, (self,), {"index": index})  # type: ignore[no-any-return]
         except IndexError as e:
             raise IndexError(f"{e} (index into a tensor of shape {list(self.array.shape)})") from None
 
@@ -742,6 +750,34 @@ def as_index(index: Any) -> Any:
     if type(index) is tuple:
         return tuple([_index_part(i) for i in index])
     return _index_part(index)
+
+
+def in_two_steps(index: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
+    """(integers, slices and None first; then arrays), if all at once means something else to NumPy.
+
+    NumPy takes an integer that a slice separates from an index array for one more index array, and
+    puts their common dimensions first; in PyTorch an integer only removes its dimension.
+    """
+    advanced = [k for k, i in enumerate(index) if isinstance(i, np.ndarray)]
+    numbers = [k for k, i in enumerate(index) if type(i) is int or isinstance(i, np.integer)]
+    if not advanced or not numbers:
+        return None
+    first, last = min(advanced[0], numbers[0]), max(advanced[-1], numbers[-1])
+    if last - first + 1 == len(advanced) + len(numbers):
+        return None  # side by side: there is no difference
+    before: list[Any] = []
+    after: list[Any] = []
+    for i in index:
+        if isinstance(i, np.ndarray):
+            before += [slice(None)] * (i.ndim if i.dtype.kind == "b" else 1)
+            after.append(i)
+        else:
+            before.append(i)
+            if i is Ellipsis:
+                after.append(i)
+            elif i is None or isinstance(i, slice):
+                after.append(slice(None))
+    return tuple(before), tuple(after)
 
 
 def _index_part(i: Any) -> Any:

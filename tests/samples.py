@@ -44,7 +44,7 @@ class Draw:
     def spaced(self, *shape: int) -> np.ndarray:
         """No two elements closer than 0.1: which is the largest does not hang on a rounding."""
         n = math.prod(shape)
-        return (self.rng.permutation(n).reshape(shape) - n / 2) * 0.2
+        return np.asarray((self.rng.permutation(n).reshape(shape) - n / 2) * 0.2)
 
     def definite(self, *shape: int) -> np.ndarray:
         """Symmetric positive definite matrices."""
@@ -86,11 +86,11 @@ ONE = {  # name: where its argument may lie
     "sin": (-2, 2), "cos": (-2, 2), "tan": (-1, 1), "asin": (-0.8, 0.8), "acos": (-0.8, 0.8),
     "atan": (-2, 2), "sinh": (-2, 2), "cosh": (-2, 2), "tanh": (-2, 2), "asinh": (-2, 2),
     "acosh": (1.3, 3), "atanh": (-0.8, 0.8), "floor": (-5, 5), "ceil": (-5, 5), "trunc": (-5, 5),
-    "rint": (-5, 5), "sign": (-2, 2), "angle": (-2, 2), "sigmoid": (-3, 3), "relu": (-2, 2),
+    "rint": (-5, 5), "log1p_exp": (-3, 3), "sign": (-2, 2), "angle": (-2, 2), "sigmoid": (-3, 3), "relu": (-2, 2),
     "erf": (-2, 2), "erfc": (-2, 2), "erfcx": (-1, 2), "erfinv": (-0.8, 0.8), "ndtr": (-2, 2),
     "ndtri": (0.1, 0.9), "log_ndtr": (-3, 2), "lgamma": (0.3, 4), "digamma": (0.3, 4),
     "i0": (-3, 3), "i0e": (-3, 3), "i1": (-3, 3), "i1e": (-3, 3), "entr": (0.1, 2),
-    "sinc": (0.1, 2), "hardsigmoid": (-5, 5), "hardswish": (-5, 5), "logsigmoid": (-3, 3),
+    "sgn": (-2, 2), "sinc": (0.1, 2), "hardsigmoid": (-5, 5), "hardswish": (-5, 5), "logsigmoid": (-3, 3),
     "silu": (-3, 3), "mish": (-3, 3), "clone": (-2, 2),
     "isnan": (-2, 2), "isinf": (-2, 2), "isfinite": (-2, 2), "signbit": (-2, 2),
     "logical_not": (-2, 2),
@@ -109,6 +109,7 @@ TWO: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "zeta": ((1.5, 4), (0.5, 3)), "igamma": ((0.5, 4), (0.3, 5)), "igammac": ((0.5, 4), (0.3, 5)),
 }  # fmt: skip
 NO_FIRST_DERIVATIVE = ("zeta", "igamma", "igammac")  # PyTorch has none either
+ARRAYS_ONLY = ("heaviside", "igamma", "igammac", "nextafter")  # so are PyTorch's
 WHOLE = ("bitwise_and", "bitwise_or", "bitwise_xor", "left_shift", "right_shift", "gcd", "lcm")
 
 
@@ -120,7 +121,7 @@ def _one(low: float, high: float, **options: Any) -> Samples:
     return make
 
 
-def _two(first: tuple[float, float], second: tuple[float, float], constant: Any) -> Samples:
+def _two(first: tuple[float, float], second: tuple[float, float], constant: Any, numbers: bool) -> Samples:
     def make(r: Draw) -> Iterator[Sample]:
         def a(*shape: int) -> np.ndarray:
             return r(*shape, low=first[0], high=first[1])
@@ -132,8 +133,9 @@ def _two(first: tuple[float, float], second: tuple[float, float], constant: Any)
             yield Sample(form, (a(*shape), b(*shape)), constant=constant)
         for left, right in [((3, 1), (1, 4)), ((4,), (3, 1)), ((2, 3), ()), ((), (3,)), ((0, 1), (3,))]:
             yield Sample(f"broadcast {left} {right}", (a(*left), b(*right)), constant=constant)
-        yield Sample("array and number", (a(2, 3), 1.5), constant=constant)
-        yield Sample("number and array", (1.5, b(2, 3)), constant=constant)
+        if numbers:
+            yield Sample("array and number", (a(2, 3), 1.5), constant=constant)
+            yield Sample("number and array", (1.5, b(2, 3)), constant=constant)
 
     return make
 
@@ -141,7 +143,9 @@ def _two(first: tuple[float, float], second: tuple[float, float], constant: Any)
 for _name, (_low, _high) in ONE.items():
     SAMPLES[_name] = _one(_low, _high)
 for _name, (_first, _second) in TWO.items():
-    SAMPLES[_name] = _two(_first, _second, ("a",) if _name in NO_FIRST_DERIVATIVE else ())
+    SAMPLES[_name] = _two(
+        _first, _second, ("a",) if _name in NO_FIRST_DERIVATIVE else (), _name not in ARRAYS_ONLY
+    )
 _power = SAMPLES.pop("power")
 
 
@@ -226,6 +230,16 @@ def _(r):
 # --- complex numbers: no gradients through them yet, except of what is real -----------------------------
 
 
+@samples("as_real")
+def _(r):
+    yield Sample("complex", (r(2, 3) + 1j * r(2, 3),), constant=("x",))
+
+
+@samples("as_complex")
+def _(r):
+    yield Sample("matrix", (r(3, 2),), order=1)
+
+
 @samples("real", "conj")
 def _(r):
     yield Sample("of real", (r(2, 3),))
@@ -268,9 +282,9 @@ def _(r):
 
 @samples("cast")
 def _(r):
-    for dtype in (np.float32, np.float64):
-        yield Sample(f"to {dtype.__name__}", (r(2, 3),), {"dtype": np.dtype(dtype)})
-    yield Sample("to int", (r(2, 3, low=-9, high=9),), {"dtype": np.dtype(np.int64)})
+    yield Sample("to float64", (r(2, 3),), {"dtype": np.dtype(np.float64)})
+    yield Sample("to float32", (r(2, 3),), {"dtype": np.dtype(np.float32)}, order=0)
+    yield Sample("to int", (r(2, 3, low=-9, high=9),), {"dtype": np.dtype(np.int64)}, order=0)
 
 
 # --- shapes ---------------------------------------------------------------------------------------------
@@ -369,7 +383,7 @@ def _(r):
     yield Sample("batch", (r(2, 3, 3),), {"k": 0})
 
 
-@samples("unfold_windows", "unfold@shape")
+@samples("unfold")
 def _(r):
     yield Sample("overlapping", (r(7),), {"axis": 0, "size": 3, "step": 2})
     yield Sample("columns", (r(2, 6, 2),), {"axis": 1, "size": 2, "step": 3})
@@ -560,12 +574,100 @@ for _name in ("sum", "mean"):
     SAMPLES[_name] = over_axes([a for a in AXES if a[0] != (0, 3) or _name == "sum"])
 
 
+for _name in ("amax", "amin"):
+    SAMPLES[_name] = over_axes(AXES[:-2], spaced=True)
+for _name in ("all", "any", "nansum"):
+    SAMPLES[_name] = over_axes()
+for _name in ("argmax", "argmin"):
+    SAMPLES[_name] = over_axes([a for a in AXES[:-2] if not isinstance(a[1], tuple)], spaced=True)
+SAMPLES["logsumexp"] = over_axes([((), 0), *AXES[1:-2]])
+SAMPLES["prod"] = over_axes([a for a in AXES if not isinstance(a[1], tuple)])
+SAMPLES["median_of_all"] = lambda r: iter(
+    [Sample("odd", (r.spaced(3, 5),)), Sample("even", (r.spaced(2, 4),)), Sample("scalar", (r(),))]
+)
+_prod = SAMPLES["prod"]
+
+
+@samples("var", "std")
+def _(r):
+    for shape, axis in [((5,), 0), ((3, 4), None), ((3, 3), 1), ((2, 3, 4), (0, 2)), ((2, 3, 4), (-1, 0))]:
+        for correction in (1, 0, 0.5):
+            how = {"axis": axis, "correction": correction, "keepdims": correction == 0}
+            yield Sample(f"{shape} {axis} {correction}", (r(*shape),), how)
+
+
+@samples("count_nonzero")
+def _(r):
+    yield Sample("all", (r(2, 3) * r.mask(2, 3),), {"axis": None})
+    yield Sample("some", (r(2, 3) * r.mask(2, 3),), {"axis": (0,)})
+
+
+@samples("cumsum", "cumprod", "logcumsumexp")
+def _(r):
+    for shape, axis in [((4,), 0), ((3, 4), 0), ((3, 4), 1), ((2, 3, 2), 1), ((1, 3), 0), ((2, 0), 1)]:
+        yield Sample(f"{shape} {axis}", (r(*shape),), {"axis": axis})
+
+
+@samples("pick")
+def _(r):
+    yield Sample("repeated", (r(3, 4), r.ints(3, 2, high=4)), {"axis": 1, "distinct": False})
+    yield Sample("sorted", (r(3, 4), r(3, 4).argsort(0)), {"axis": 0})
+    yield Sample("one", (r(3, 4), r.ints(3, 1, high=4)), {"axis": 1, "keepdims": False})
+    yield Sample("scalar", (r(), np.array(0)), {"axis": 0})
+
+
+@samples("unpick")
+def _(r):
+    how = {"shape": (3, 4), "axis": 1}
+    yield Sample("repeated", (r(3, 5), r.ints(3, 5, high=4)), {**how, "distinct": False})
+    yield Sample("sorted", (r(3, 4), r(3, 4).argsort(1)), how)
+
+
+@samples("max_at")
+def _(r):
+    for keepdims in (False, True):
+        x = r.spaced(3, 4)
+        yield Sample("rows", (x, x.argmax(1, keepdims=True)), {"axis": 1, "keepdims": keepdims})
+        yield Sample("columns", (x, x.argmax(0, keepdims=True)), {"axis": 0, "keepdims": keepdims})
+
+
+@samples("min_at")
+def _(r):
+    for keepdims in (False, True):
+        x = r.spaced(3, 4)
+        yield Sample("rows", (x, x.argmin(1, keepdims=True)), {"axis": 1, "keepdims": keepdims})
+
+
+@samples("repeated")
+def _(r):
+    yield Sample("rows", (r(3, 1),), {"shape": (3, 4)})
+    yield Sample("scalar", (r(),), {"shape": (2, 3)})
+
+
+@samples("argsort", "arg_median", "arg_mode", "arg_cummax", "arg_cummin")
+def _(r):
+    yield Sample("rows", (r.spaced(3, 4),), {"axis": 1})
+    yield Sample("columns", (r.spaced(20, 2),), {"axis": 0})
+
+
+@samples("arg_topk")
+def _(r):
+    for n in (4, 600):
+        for largest in (False, True):
+            yield Sample(f"{n} {largest}", (r.spaced(2, n),), {"k": 2, "axis": 1, "largest": largest})
+
+
+@samples("arg_kth")
+def _(r):
+    yield Sample("rows", (r.spaced(3, 4),), {"k": 2, "axis": 1})
+
+
 @samples("vector_norm")
 def _(r):
     for order in (2, 1, 3.0, math.inf, -math.inf, 0, 0.5):
         for shape, axis in AXES[:-2]:
             how = {"ord": order, "axis": axis, "keepdims": shape == (3, 4)}
-            yield Sample(f"{order} {shape} {axis}", (r(*shape, low=0.3) * (1 - 2 * r.mask(*shape)),), how)
+            yield Sample(f"{order} {shape} {axis}", (np.asarray(r(*shape, low=0.3) * (1 - 2 * r.mask(*shape))),), how)
 
 
 # --- linear algebra -------------------------------------------------------------------------------------
@@ -604,6 +706,12 @@ def _(r):
     yield Sample("size-1", (r.regular(1, 1),))
 
 
+@samples("cofactor_slope")
+def _(r):
+    yield Sample("matrix", (r(3, 3), r.regular(3, 3)))
+    yield Sample("batch", (r(2, 3, 3), r.regular(2, 3, 3)))
+
+
 @samples("solve")
 def _(r):
     yield Sample("matrix", (r.regular(3, 3), r(3, 2)))
@@ -618,6 +726,18 @@ def _(r):
         yield Sample(f"upper={upper}", (half(r.regular(3, 3)), r(3, 2)), {"upper": upper, "unit": False})
         yield Sample("batch", (half(r.regular(2, 3, 3)), r(2, 3, 2)), {"upper": upper, "unit": False})
         yield Sample("unit", (half(r(3, 3), 1 if upper else -1), r(3, 2)), {"upper": upper, "unit": True})
+
+
+@samples("cholesky_solve")
+def _(r):
+    def of_triangle(op, b, factor, upper):
+        """Like PyTorch's rule, ours takes the other half to be zero, and gives it a gradient."""
+        half = np.tri(3, dtype=bool)
+        return op(b, factor * (half.T if upper else half), upper=upper)
+
+    for upper in (False, True):
+        yield Sample(f"upper={upper}", (r(3, 2), r.regular(3, 3)), {"upper": upper}, fn=of_triangle)
+        yield Sample("batch", (r(2, 3, 2), r.regular(2, 3, 3)), {"upper": upper}, fn=of_triangle)
 
 
 @samples("euclidean")
@@ -854,6 +974,13 @@ def _conv_output(x: tuple, w: tuple, how: dict[str, Any]) -> tuple[int, ...]:
     return (x[0], w[0], *spatial)
 
 
+@samples("pad_constant")
+def _(r):
+    yield Sample("more", (r(2, 3),), {"pads": ((1, 0), (2, 1)), "value": 1.5})
+    yield Sample("less", (r(4, 5),), {"pads": ((-1, 0), (2, -3)), "value": 0})
+    yield Sample("empty", (r(2, 0),), {"pads": ((0, 0), (1, 1))})
+
+
 @samples("conv")
 def _(r):
     for form, x, w, how in convolutions():
@@ -876,12 +1003,12 @@ def _(r):
 UNFOLD = {"kernel": (2, 3), "dilation": (1, 2), "padding": (1, 0), "stride": (2, 1)}
 
 
-@samples("unfold", "im2col")
+@samples("im2col")
 def _(r):
     yield Sample("matrix", (r(2, 3, 4, 6),), UNFOLD)
 
 
-@samples("fold", "col2im")
+@samples("col2im")
 def _(r):
     yield Sample("matrix", (r(2, 18, 6),), {"shape": (4, 6), **UNFOLD})
 

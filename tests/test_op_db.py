@@ -19,7 +19,7 @@ transpose permute t T expand expand_as repeat cat stack split chunk unbind flip 
 contiguous clone meshgrid tril triu diag __getitem__ gather scatter scatter_add index_select
 masked_select nonzero sort argsort topk unique zeros ones full eye arange linspace zeros_like
 ones_like full_like matmul mm bmm mv dot outer einsum addmm linalg.norm linalg.inv linalg.det
-linalg.solve linalg.cholesky linalg.svd to float double long int bool item zero_ __radd__
+linalg.solve linalg.cholesky linalg.svd float double long int bool item zero_ __radd__
 __rsub__ __rmul__ __rdiv__ __rpow__ nn.functional.relu nn.functional.leaky_relu
 nn.functional.elu nn.functional.gelu nn.functional.silu nn.functional.softplus
 nn.functional.linear nn.functional.conv1d nn.functional.conv2d nn.functional.conv_transpose2d
@@ -31,9 +31,9 @@ nn.functional.smooth_l1_loss nn.functional.huber_loss nn.functional.binary_cross
 nn.functional.binary_cross_entropy_with_logits nn.functional.kl_div
 nn.functional.cosine_similarity nn.functional.interpolate nn.functional.pad nn.functional.unfold
 """.split()
-# Their values are random or uninitialised: dtype, shape and refusals only.
-RANDOM_1 = """
-empty randn randint randn_like normal bernoulli multinomial nn.functional.dropout
+# The same seed gives the same numbers, so these are compared like the others.
+TIER_1 += """
+randn randint randn_like normal bernoulli multinomial nn.functional.dropout
 nn.functional.scaled_dot_product_attention
 """.split()
 
@@ -68,9 +68,8 @@ def test_tier_1(name):
     assert not failures, "\n" + "\n".join(failures)
 
 
-@pytest.mark.parametrize("name", RANDOM_1)
-def test_tier_1_random(name):
-    count, failures = op_db.run(name, values=False)
+def test_empty():  # its values are whatever was in memory
+    count, failures = op_db.run("empty", values=False)
     assert count and not failures, "\n" + "\n".join(failures)
 
 

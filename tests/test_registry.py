@@ -30,6 +30,7 @@ MODULES = [
 ]
 OPS = sorted(REGISTRY)
 EPS = 1e-5
+VIEWS_BY_THE_DOZEN = ("split", "unbind")  # their public functions hand out what `_views` makes
 RULES_IN_NUMPY = "its rules are plain NumPy for speed; higher orders take its composition"
 
 
@@ -157,7 +158,7 @@ def test_value(name):
                 for a, b in zip(args, before, strict=True):
                     if isinstance(a, kg.Tensor):
                         np.testing.assert_array_equal(a.array, b, err_msg=f"{what} changed its input")
-                        if not op.view:
+                        if not op.view and name not in VIEWS_BY_THE_DOZEN:
                             assert not np.may_share_memory(t.array, a.array) or not np.shares_memory(
                                 t.array, a.array
                             ), f"{what}: a view, but not declared view=True"
@@ -187,7 +188,7 @@ def gapped(a: Any) -> Any:
 
 @op_test
 def test_memory_layout_does_not_matter(name):
-    if name in ("as_strided", "view"):
+    if name in ("as_strided", "view", "as_complex"):
         pytest.skip("the layout is what it is about")
     op = REGISTRY[name]
     for sample in samples_of(name):
@@ -251,7 +252,7 @@ def test_gradient(name):
         def moved(by: float, us: Any = us, sample: Sample = sample, where: Any = where) -> list[Any]:
             args = list(sample.args)
             for i, u in zip(where, us, strict=True):
-                args[i] = args[i] + by * u
+                args[i] = np.asarray(args[i] + by * u)
             made = outputs(sample.fn(op, *args, **sample.options))
             return [y for y in made if np.asarray(y).dtype.kind in "fc"]
 
@@ -309,8 +310,8 @@ def test_second_order(name):
         def along(by: float) -> float:
             return gradient_along(
                 op, sample, us,
-                [x + by * w for x, w in zip(xs, steps[0], strict=True)],
-                [v + by * w for v, w in zip(vs, steps[1], strict=True)], create_graph=False,
+                [np.asarray(x + by * w) for x, w in zip(xs, steps[0], strict=True)],
+                [np.asarray(v + by * w) for v, w in zip(vs, steps[1], strict=True)], create_graph=False,
             )[0]  # fmt: skip
 
         numeric = (along(EPS) - along(-EPS)) / (2 * EPS)
@@ -397,6 +398,8 @@ LEAVES_THE_DIALECT = {
     "eigh": "asks whether the gradient of the vectors is zero: their part may divide by zero",
     "svd": "likewise",
     "as_strided": "counts how often memory is seen, from shapes alone",
+    "amax": "asks whether there is a nan", "amin": "likewise", "median_of_all": "likewise",
+    "prod": "asks whether there is a zero", "cumprod": "likewise",
     "eig": "raises: complex results",
 }
 

@@ -111,7 +111,7 @@ class Run:
 
     def __init__(self, load: Any, settings: dict[str, Any], lr: float | None, out: Path, saved: Any) -> None:
         self.settings, self.out = settings, out
-        self.console = Console()
+        self.console = Console(soft_wrap=True)
         self.train_set, self.test_set = load()
         self.classes = list(self.train_set.classes)
         generator = kg.manual_seed(settings["seed"])

@@ -18,6 +18,11 @@ from kilograd.errors import DimError, DtypeError, GradError
 from kilograd.tensor import Tensor, wrap
 
 _ALIASES = {"axis": "dim", "keepdims": "keepdim"}
+# PyTorch's kernels of these write their result while they still read: out= may not be an input.
+_READ_WHILE_WRITING = (
+    "bernoulli", "cat", "gather", "index_select", "kthvalue", "masked_select", "max", "median",
+    "min", "mode", "nanmedian", "take", "topk",
+)  # fmt: skip
 
 
 def function(
@@ -79,10 +84,23 @@ def fill(out: Any, result: Any, name: str, args: Sequence[Any]) -> Any:
         if not isinstance(out, (tuple, list)) or len(out) != len(result):
             raise TypeError(f"{name}(): out= must be {len(result)} tensors")
         for o, r in zip(out, result, strict=True):
+            if isinstance(o, Tensor) and o.array.dtype != r.array.dtype:
+                raise DtypeError(
+                    f"{name}(): Expected out tensor to have dtype {r.dtype}, but got {o.dtype} instead"
+                )
             fill(o, r, name, args)
         return result._replace(**dict(zip(result._fields, out, strict=True))) if hasattr(result, "_replace") else tuple(out)
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if name in _READ_WHILE_WRITING:
+        for a in args:
+            for t in a if isinstance(a, (tuple, list)) else (a,):
+                if isinstance(t, Tensor) and np.may_share_memory(t.array, out.array):
+                    raise RuntimeError(
+                        f"{name}(): unsupported operation: some elements of the input tensor and the "
+                        "written-to tensor refer to a single memory location. Please clone() the "
+                        "tensor before performing the operation."
+                    )
     if out.requires_grad or result.requires_grad:
         raise GradError(
             f"{name}(): functions with out=... arguments don't support automatic differentiation, "
@@ -92,6 +110,16 @@ def fill(out: Any, result: Any, name: str, args: Sequence[Any]) -> Any:
         raise DtypeError(
             f"{name}: result type {result.dtype} can't be cast to the desired output type {out.dtype}"
         )
+    for a in args:
+        mine = a.array if isinstance(a, Tensor) else None
+        if mine is not None and mine is not out.array and np.may_share_memory(mine, out.array):
+            same = mine.__array_interface__["data"] == out.array.__array_interface__["data"]
+            if not (same and mine.strides == out.array.strides and mine.shape == out.array.shape):
+                raise GradError(
+                    f"{name}(): unsupported operation: some elements of the input tensor and the "
+                    "written-to tensor refer to a single memory location. Please clone() the tensor "
+                    "before performing the operation."
+                )
     if out.array.shape != result.array.shape:
         if out.array.size:
             import warnings

@@ -26,10 +26,11 @@ __all__ = [
     "IntTensor", "LongTensor", "ShortTensor", "arange", "as_tensor", "asarray", "can_cast",
     "clone", "empty", "empty_like", "empty_permuted", "empty_strided", "eye", "finfo",
     "from_numpy", "frombuffer", "full", "full_like", "iinfo", "is_tensor", "linspace", "logspace",
-    "ones", "ones_like", "promote_types", "result_type", "scalar_tensor", "tensor", "zeros", "zeros_like",
+    "ones", "ones_like", "promote_types", "result_type", "scalar_tensor", "strided", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 Array = np.ndarray[Any, Any]
+strided = "strided"  # the one layout, as in `x.layout == kg.strided`
 
 
 def made(array: Array, requires_grad: bool = False, device: Any = None) -> Tensor:
@@ -209,8 +210,8 @@ def _stacked(data: Any, depth: int) -> Array:
             raise ValueError(
                 f"expected sequence of length {len(rows[0])} at dim {depth + 1} (got {len(row)})"
             )
-    dtype = functools.reduce(dtypes.promote_types, [row.dtype for row in rows]).dtype
-    return np.stack(rows).astype(dtype, copy=False)
+    dtype = functools.reduce(dtypes.promote_types, [row.dtype for row in rows], rows[0].dtype)
+    return np.stack(rows).astype(dtypes.as_dtype(dtype).dtype, copy=False)
 
 
 def _numeric(array: Any) -> Array:
@@ -642,6 +643,8 @@ def arange(
     n = -((start - end) // step) if whole else math.ceil((end - start) / step)
     if kind.kind in "iu":
         start, step = int(start), int(step)
+    if kind.kind == "f":
+        return made(_counted(start, step, n, kind), requires_grad, device)
     return made((start + step * np.arange(n)).astype(kind), requires_grad, device)
 
 
@@ -672,19 +675,43 @@ def _linspace(start: Any, end: Any, steps: Any, dtype: Any, name: str) -> Array:
     )
     if is_complex and kind.kind != "c":
         raise DtypeError(f"{name}(): inferred dtype complex can't be safely cast to {kind}")
-    # from both ends to the middle, in the dtype itself: as PyTorch counts
-    exact = np.float64 if kind.kind in "iub" else np.float32 if kind.itemsize < 4 else kind.type
     if kind.kind in "iu":
         start, end = int(start), int(end)
+    own: Any = np.float64 if kind.kind in "iub" else kind.type  # what PyTorch counts in
+    wide: Any = _WIDER.get(own, own)
     with np.errstate(all="ignore"):
-        first, last = np.asarray(start).astype(exact)[()], np.asarray(end).astype(exact)[()]
+        first, last = own(start), own(end)
         if steps < 2:
             return np.full(steps, first).astype(kind)
-        step = (last - first) / exact(steps - 1)
+        step = wide((last - first) / own(steps - 1))
         i = np.arange(steps)
-        up = first + step * i.astype(exact)
-        down = last - step * (steps - 1 - i).astype(exact)
-        return np.where(i < steps // 2, up, down).astype(kind)
+        up = wide(first) + step * i.astype(own).astype(wide)  # from both ends to the middle
+        down = wide(last) - step * i[::-1].astype(own).astype(wide)
+        return np.where(i < steps // 2, up, down).astype(own).astype(kind)
+
+
+# Where the product in a + b·i must not be rounded before the sum (PyTorch's builds multiply and add
+# in one instruction), it is computed in the next wider type.
+_WIDER: Any = {np.float32: np.float64, np.float64: np.longdouble}
+
+
+def _counted(start: Any, step: Any, n: int, kind: np.dtype[Any]) -> Array:
+    """``start + step * i`` for i below n, rounded as PyTorch's vector code rounds.
+
+    Whole pairs of vectors (of 8 float32, 4 float64) count on from a rounded first element each; the
+    rest are computed one by one.
+    """
+    i = np.arange(n)
+    wide: Any = np.longdouble
+    exact = wide(start) + wide(step) * i
+    lanes = {4: 8, 8: 4}.get(kind.itemsize if kind.kind == "f" else 0)
+    if lanes is None:
+        return exact.astype(kind)
+    each = exact.astype(np.float64).astype(kind)
+    paired = n // (2 * lanes) * (2 * lanes)
+    base = each[i[:paired] // lanes * lanes].astype(wide)
+    each[:paired] = (base + i[:paired] % lanes * wide(step)).astype(np.float64)
+    return each
 
 
 @function(method=False)
@@ -952,6 +979,51 @@ _itself("resolve_neg", "The tensor itself: negatives are never lazy.")
 def is_pinned(self: Tensor, device: Any = None) -> bool:
     """False."""
     return False
+
+
+@method
+def is_shared(self: Tensor) -> bool:
+    """False: memory is not shared with other processes."""
+    return False
+
+
+class Storage:
+    """The memory that a tensor and its views look into."""
+
+    def __init__(self, x: Array) -> None:
+        self._memory = shape_ops.owner(x)
+        self._dtype = x.dtype
+
+    def data_ptr(self) -> int:
+        """The address of its first byte."""
+        return shape_ops.address(self._memory)
+
+    def nbytes(self) -> int:
+        """Its length in bytes."""
+        return int(self._memory.nbytes)
+
+    def size(self) -> int:
+        """Its length in elements of the tensor it was asked from."""
+        return self.nbytes() // self._dtype.itemsize
+
+    __len__ = size
+
+    def tolist(self) -> list[Any]:
+        """Its elements, first to last."""
+        memory = self._memory if self._memory.flags.c_contiguous else self._memory.T
+        return list(memory.reshape(-1).view(self._dtype).tolist())
+
+
+@method
+def storage(self: Tensor) -> Storage:
+    """The memory that this tensor and its views look into."""
+    return Storage(self.array)
+
+
+@method
+def untyped_storage(self: Tensor) -> Storage:
+    """The memory that this tensor and its views look into."""
+    return Storage(self.array)
 
 
 @method

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from kilograd import dtypes
 from kilograd.errors import ShapeError
@@ -50,12 +53,12 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     if isinstance(equation, str):
         if len(operands) == 1 and isinstance(operands[0], (list, tuple)):
             operands = tuple(operands[0])
-        terms, output = _read(equation, len(operands))
-        tensors = [tensor_like(x) for x in operands]
+        tensors = [_operand(x, i) for i, x in enumerate(operands)]
+        labels, result = _labels(equation, tuple([x.ndim for x in tensors]))
     else:
         tensors, terms, output = _sublists((equation, *operands))
-    labels, output = _without_ellipses(tensors, terms, output)
-    return contracted(tensors, labels, output)
+        labels, result = _without_ellipses([x.ndim for x in tensors], terms, output)
+    return contracted(tensors, labels, result)
 
 
 def _error(message: str) -> ShapeError:
@@ -63,6 +66,17 @@ def _error(message: str) -> ShapeError:
 
 
 # --- reading ------------------------------------------------------------------------------------
+
+
+def _operand(x: Any, i: int) -> Tensor:
+    if not isinstance(x, (Tensor, np.ndarray)):
+        raise TypeError(f"einsum(): expected Tensor as operand {i}, but got {type(x).__name__}")
+    return tensor_like(x)
+
+
+@lru_cache(maxsize=1024)
+def _labels(equation: str, ndims: tuple[int, ...]) -> tuple[list[list[int]], list[int]]:
+    return _without_ellipses(ndims, *_read(equation, len(ndims)))
 
 
 def _read(equation: str, count: int) -> tuple[list[Term], Term | None]:
@@ -97,7 +111,7 @@ def _term(text: str, whose: str) -> Term:
 
 def _sublists(args: Sequence[Any]) -> tuple[list[Tensor], list[Term], Term | None]:
     pairs = len(args) // 2
-    tensors = [tensor_like(x) for x in args[: 2 * pairs : 2]]
+    tensors = [_operand(x, i) for i, x in enumerate(args[: 2 * pairs : 2])]
     terms = [_sublist(x) for x in args[1 : 2 * pairs : 2]]
     return tensors, terms, _sublist(args[-1]) if len(args) % 2 else None
 
@@ -112,18 +126,18 @@ def _sublist(labels: Any) -> Term:
 
 
 def _without_ellipses(
-    tensors: list[Tensor], terms: list[Term], output: Term | None
+    ndims: Sequence[int], terms: list[Term], output: Term | None
 ) -> tuple[list[list[int]], list[int]]:
     """Labels for each dimension of each operand, and of the result."""
     longest = 0
     labels = []
-    for i, (x, term) in enumerate(zip(tensors, terms, strict=True)):
+    for i, (ndim, term) in enumerate(zip(ndims, terms, strict=True)):
         named = len(term) - (Ellipsis in term)
-        rest = x.ndim - named
+        rest = ndim - named
         if rest < 0 or (rest and Ellipsis not in term):
             raise _error(
                 f"the number of subscripts in the equation ({named}) does not match the number of "
-                f"dimensions ({x.ndim}) for operand {i} and no ellipsis was given"
+                f"dimensions ({ndim}) for operand {i} and no ellipsis was given"
             )
         longest = max(longest, rest)
         labels.append(_expand(term, rest))
@@ -206,7 +220,8 @@ def _cheapest(
 
 def _diagonals(x: Tensor, term: list[int]) -> tuple[Tensor, list[int]]:
     """Labels that occur twice: the diagonal of those dimensions."""
-    term = list(term)
+    if len(set(term)) == len(term):
+        return x, term
     for label in [i for i in dict.fromkeys(term) if term.count(i) > 1]:
         while term.count(label) > 1:
             i = term.index(label)

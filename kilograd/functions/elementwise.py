@@ -4,7 +4,7 @@ The many with one tensor, or two, and nothing else are tables; the rest follows 
 the mathematics leaves the integers (``exp``, ``div``), integers and bools give the default floating
 dtype; two dtypes promote as in PyTorch, and Python numbers are weak. All shapes broadcast.
 """
-# ruff: noqa: A001, A004, E501  (PyTorch's names; tables are read by column)
+# ruff: noqa: E501  (PyTorch's names; tables are read by column)
 
 from __future__ import annotations
 
@@ -24,23 +24,149 @@ from kilograd.ops.op import Op
 from kilograd.tensor import Tensor, apply, wrap
 
 __all__ = [
-    "abs", "absolute", "acos", "acosh", "add", "addcdiv", "addcmul", "allclose", "angle",
-    "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "asin", "asinh",
-    "atan", "atan2", "atanh", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or",
-    "bitwise_right_shift", "bitwise_xor", "ceil", "clamp", "clamp_max", "clamp_min", "clip",
-    "complex", "conj", "conj_physical", "copysign", "cos", "cosh", "deg2rad", "digamma", "div",
-    "divide", "eq", "equal", "erf", "erfc", "erfinv", "exp", "exp2", "expm1", "fix",
-    "float_power", "floor", "floor_divide", "fmax", "fmin", "fmod", "frac", "frexp", "gcd", "ge",
-    "greater", "greater_equal", "gt", "heaviside", "hypot", "i0", "igamma", "igammac", "imag",
-    "is_complex", "is_floating_point", "is_nonzero", "isclose", "isfinite", "isinf", "isnan",
-    "isneginf", "isposinf", "isreal", "lcm", "ldexp", "le", "lerp", "less", "less_equal",
-    "lgamma", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and",
-    "logical_not", "logical_or", "logical_xor", "logit", "lt", "maximum", "minimum", "mul",
-    "multiply", "mvlgamma", "nan_to_num", "ne", "neg", "negative", "nextafter", "not_equal",
-    "polar", "polygamma", "positive", "pow", "rad2deg", "real", "reciprocal", "relu", "remainder",
-    "resolve_conj", "resolve_neg", "round", "rsqrt", "rsub", "sgn", "sigmoid", "sign", "signbit",
-    "sin", "sinc", "sinh", "sqrt", "square", "sub", "subtract", "tan", "tanh", "true_divide",
-    "trunc", "view_as_complex", "view_as_real", "where", "xlogy",
+    "abs",
+    "absolute",
+    "acos",
+    "acosh",
+    "add",
+    "addcdiv",
+    "addcmul",
+    "allclose",
+    "angle",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "bitwise_and",
+    "bitwise_left_shift",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "ceil",
+    "clamp",
+    "clamp_max",
+    "clamp_min",
+    "clip",
+    "complex",
+    "conj",
+    "conj_physical",
+    "copysign",
+    "cos",
+    "cosh",
+    "deg2rad",
+    "digamma",
+    "div",
+    "divide",
+    "eq",
+    "equal",
+    "erf",
+    "erfc",
+    "erfinv",
+    "exp",
+    "exp2",
+    "expm1",
+    "fix",
+    "float_power",
+    "floor",
+    "floor_divide",
+    "fmax",
+    "fmin",
+    "fmod",
+    "frac",
+    "frexp",
+    "gcd",
+    "ge",
+    "greater",
+    "greater_equal",
+    "gt",
+    "heaviside",
+    "hypot",
+    "i0",
+    "igamma",
+    "igammac",
+    "imag",
+    "is_complex",
+    "is_floating_point",
+    "is_nonzero",
+    "isclose",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "isneginf",
+    "isposinf",
+    "isreal",
+    "lcm",
+    "ldexp",
+    "le",
+    "lerp",
+    "less",
+    "less_equal",
+    "lgamma",
+    "log",
+    "log1p",
+    "log2",
+    "log10",
+    "logaddexp",
+    "logaddexp2",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "logit",
+    "lt",
+    "maximum",
+    "minimum",
+    "mul",
+    "multiply",
+    "mvlgamma",
+    "nan_to_num",
+    "ne",
+    "neg",
+    "negative",
+    "nextafter",
+    "not_equal",
+    "polar",
+    "polygamma",
+    "positive",
+    "pow",
+    "rad2deg",
+    "real",
+    "reciprocal",
+    "relu",
+    "remainder",
+    "resolve_conj",
+    "resolve_neg",
+    "round",
+    "rsqrt",
+    "rsub",
+    "sgn",
+    "sigmoid",
+    "sign",
+    "signbit",
+    "sin",
+    "sinc",
+    "sinh",
+    "sqrt",
+    "square",
+    "sub",
+    "subtract",
+    "tan",
+    "tanh",
+    "true_divide",
+    "trunc",
+    "view_as_complex",
+    "view_as_real",
+    "where",
+    "xlogy",
 ]  # fmt: skip
 
 
@@ -84,16 +210,23 @@ def unary(
     >>> kg.{where}{name}(kg.tensor({example}))
     tensor({shows})
     """
-    return _publish(public, names, doc, method, inplace)  # type: ignore[no-any-return]
+    return _publish(public, names, doc, method, inplace)
 
 
 def binary(
-    names: str, op: Op, says: str, example: str, shows: str, *, method: bool = True, inplace: bool = True
-) -> Callable[..., Tensor]:
-    """The public function (and methods, under all names) of an op of two tensors or numbers."""
+    names: str, op: Op, says: str, example: str, shows: str, *, numbers: str = "",
+    method: bool = True, inplace: bool = True,
+) -> Callable[..., Tensor]:  # fmt: skip
+    """The public function (and methods, under all names) of an op of two tensors.
+
+    ``numbers`` says where Python numbers may stand for tensors: "other", "either" (one of the two),
+    "both", or nowhere.
+    """
     name = names.split()[0]
 
     def public(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
+        if numbers != "both":
+            _tensors(name, numbers, input, other)
         y: Tensor = apply(op, (input, other))
         return y if out is None else fill(out, y, name, (input, other))
 
@@ -106,7 +239,16 @@ def binary(
     >>> kg.{where}{name}(kg.tensor({first}), {second})
     tensor({shows})
     """
-    return _publish(public, names, doc, method, inplace)  # type: ignore[no-any-return]
+    return _publish(public, names, doc, method, inplace)
+
+
+def _tensors(name: str, numbers: str, input: Any, other: Any) -> None:
+    """TypeError for a number where PyTorch wants a tensor."""
+    if not isinstance(input, (Tensor, np.ndarray)):
+        if numbers != "either" or not isinstance(other, (Tensor, np.ndarray)):
+            raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
+    elif numbers == "" and not isinstance(other, (Tensor, np.ndarray)):
+        raise TypeError(f"{name}(): argument 'other' must be Tensor, not {type(other).__name__}")
 
 
 # fmt: off
@@ -161,36 +303,36 @@ bitwise_not = unary("bitwise_not", ew.invert,      "All bits flipped; of bools, 
 
 # --- of two: names | op | what | example --------------------------------------------------------------
 
-mul = multiply        = binary("mul multiply",         ew.multiply,      "The product", "[1.0, 2.0] | [3.0, 4.0]", "[3., 8.]")
-eq                    = binary("eq",                   ew.equal,         "Whether they are equal", "[1, 2] | [1, 3]", "[ True, False]")
-ne = not_equal        = binary("ne not_equal",         ew.not_equal,     "Whether they differ", "[1, 2] | [1, 3]", "[False,  True]")
-lt = less             = binary("lt less",              ew.less,          "Whether ``input < other``", "[1, 2, 3] | 2", "[ True, False, False]")
-le = less_equal       = binary("le less_equal",        ew.less_equal,    "Whether ``input <= other``", "[1, 2, 3] | 2", "[ True,  True, False]")
-gt = greater          = binary("gt greater",           ew.greater,       "Whether ``input > other``", "[1, 2, 3] | 2", "[False, False,  True]")
-ge = greater_equal    = binary("ge greater_equal",     ew.greater_equal, "Whether ``input >= other``", "[1, 2, 3] | 2", "[False,  True,  True]")
+mul = multiply        = binary("mul multiply",         ew.multiply,      "The product", "[1.0, 2.0] | [3.0, 4.0]", "[3., 8.]", numbers="both")
+eq                    = binary("eq",                   ew.equal,         "Whether they are equal", "[1, 2] | [1, 3]", "[ True, False]", numbers="other")
+ne = not_equal        = binary("ne not_equal",         ew.not_equal,     "Whether they differ", "[1, 2] | [1, 3]", "[False,  True]", numbers="other")
+lt = less             = binary("lt less",              ew.less,          "Whether ``input < other``", "[1, 2, 3] | 2", "[ True, False, False]", numbers="other")
+le = less_equal       = binary("le less_equal",        ew.less_equal,    "Whether ``input <= other``", "[1, 2, 3] | 2", "[ True,  True, False]", numbers="other")
+gt = greater          = binary("gt greater",           ew.greater,       "Whether ``input > other``", "[1, 2, 3] | 2", "[False, False,  True]", numbers="other")
+ge = greater_equal    = binary("ge greater_equal",     ew.greater_equal, "Whether ``input >= other``", "[1, 2, 3] | 2", "[False,  True,  True]", numbers="other")
 maximum               = binary("maximum",              ew.maximum,       "The larger one (nan if either is)", "[1.0, 4.0] | [3.0, 2.0]", "[3., 4.]", inplace=False)
 minimum               = binary("minimum",              ew.minimum,       "The smaller one (nan if either is)", "[1.0, 4.0] | [3.0, 2.0]", "[1., 2.]", inplace=False)
 fmax                  = binary("fmax",                 ew.fmax,          "The larger one that is not nan", '[1.0, float("nan")] | [3.0, 2.0]', "[3., 2.]", inplace=False)
 fmin                  = binary("fmin",                 ew.fmin,          "The smaller one that is not nan", '[1.0, float("nan")] | [3.0, 2.0]', "[1., 2.]", inplace=False)
-floor_divide          = binary("floor_divide",         ew.floor_divide,  "The quotient, rounded down", "[-5, 5] | 3", "[-2,  1]")
-remainder             = binary("remainder",            ew.remainder,     "The remainder with the divisor's sign, as Python's %", "[-5, 5] | 3", "[1, 2]")
-fmod                  = binary("fmod",                 ew.fmod,          "The remainder with the dividend's sign, as C's fmod", "[-5, 5] | 3", "[-2,  2]")
+floor_divide          = binary("floor_divide",         ew.floor_divide,  "The quotient, rounded down", "[-5, 5] | 3", "[-2,  1]", numbers="both")
+remainder             = binary("remainder",            ew.remainder,     "The remainder with the divisor's sign, as Python's %", "[-5, 5] | 3", "[1, 2]", numbers="either")
+fmod                  = binary("fmod",                 ew.fmod,          "The remainder with the dividend's sign, as C's fmod", "[-5, 5] | 3", "[-2,  2]", numbers="other")
 atan2 = arctan2       = binary("atan2 arctan2",        ew.atan2,         "The angle of the point (other, input)", "[1.0, -1.0] | [1.0, 0.0]", "[ 0.7854, -1.5708]")
 hypot                 = binary("hypot",                ew.hypot,         "√(input² + other²)", "[3.0, 5.0] | [4.0, 12.0]", "[ 5., 13.]")
-copysign              = binary("copysign",             ew.copysign,      "``input`` with the sign of ``other``", "[1.0, -2.0] | [-1.0, 1.0]", "[-1.,  2.]")
+copysign              = binary("copysign",             ew.copysign,      "``input`` with the sign of ``other``", "[1.0, -2.0] | [-1.0, 1.0]", "[-1.,  2.]", numbers="other")
 logaddexp             = binary("logaddexp",            ew.logaddexp,     "log(exp(input) + exp(other)), without overflow", "[0.0, 1000.0] | [0.0, 1000.0]", "[6.9315e-01, 1.0007e+03]", inplace=False)
 logaddexp2            = binary("logaddexp2",           ew.logaddexp2,    "log2(2**input + 2**other), without overflow", "[0.0, 1000.0] | [0.0, 1000.0]", "[1.0000e+00, 1.0010e+03]", inplace=False)
-xlogy                 = binary("xlogy",                ew.xlogy,         "input * log(other), and 0 where ``input`` is 0", "[0.0, 2.0] | [0.0, 1.0]", "[0., 0.]")
+xlogy                 = binary("xlogy",                ew.xlogy,         "input * log(other), and 0 where ``input`` is 0", "[0.0, 2.0] | [0.0, 1.0]", "[0., 0.]", numbers="either")
 igamma                = binary("igamma",               ew.igamma,        "The regularised lower incomplete gamma function P(input, other)", "[1.0, 2.0] | [1.0, 2.0]", "[0.6321, 0.5940]")
 igammac               = binary("igammac",              ew.igammac,       "The regularised upper incomplete gamma function, 1 - P(input, other)", "[1.0, 2.0] | [1.0, 2.0]", "[0.3679, 0.4060]")
 logical_and           = binary("logical_and",          ew.logical_and,   "Whether both are nonzero", "[0, 1, 2] | [1, 1, 0]", "[False,  True, False]")
 logical_or            = binary("logical_or",           ew.logical_or,    "Whether one or both are nonzero", "[0, 1, 0] | [1, 1, 0]", "[ True,  True, False]")
 logical_xor           = binary("logical_xor",          ew.logical_xor,   "Whether exactly one is nonzero", "[0, 1, 0] | [1, 1, 0]", "[ True, False, False]")
-bitwise_and           = binary("bitwise_and",          ew.bitwise_and,   "The bits set in both", "[12, 5] | 6", "[4, 4]")
-bitwise_or            = binary("bitwise_or",           ew.bitwise_or,    "The bits set in either", "[12, 5] | 6", "[14,  7]")
-bitwise_xor           = binary("bitwise_xor",          ew.bitwise_xor,   "The bits set in one only", "[12, 5] | 6", "[10,  3]")
-bitwise_left_shift    = binary("bitwise_left_shift",   ew.left_shift,    "The bits moved up by ``other`` places", "[1, 3] | 2", "[ 4, 12]")
-bitwise_right_shift   = binary("bitwise_right_shift",  ew.right_shift,   "The bits moved down by ``other`` places", "[8, 13] | 2", "[2, 3]")
+bitwise_and           = binary("bitwise_and",          ew.bitwise_and,   "The bits set in both", "[12, 5] | 6", "[4, 4]", numbers="either")
+bitwise_or            = binary("bitwise_or",           ew.bitwise_or,    "The bits set in either", "[12, 5] | 6", "[14,  7]", numbers="either")
+bitwise_xor           = binary("bitwise_xor",          ew.bitwise_xor,   "The bits set in one only", "[12, 5] | 6", "[10,  3]", numbers="either")
+bitwise_left_shift    = binary("bitwise_left_shift",   ew.left_shift,    "The bits moved up by ``other`` places", "[1, 3] | 2", "[ 4, 12]", numbers="either")
+bitwise_right_shift   = binary("bitwise_right_shift",  ew.right_shift,   "The bits moved down by ``other`` places", "[8, 13] | 2", "[2, 3]", numbers="either")
 gcd                   = binary("gcd",                  ew.gcd,           "The greatest common divisor", "[12, 7] | [18, 21]", "[6, 7]")
 lcm                   = binary("lcm",                  ew.lcm,           "The least common multiple", "[4, 7] | [6, 21]", "[12, 21]")
 nextafter             = binary("nextafter",            ew.nextafter,     "The next floating-point number towards ``other``", "[1.0] | [2.0]", "[1.0000]")
@@ -227,7 +369,7 @@ def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """
     if alpha != 1 or alpha is True:
         other = _scaled(other, alpha, input, "add")
-    return apply(ew.add, (input, other))  # type: ignore[no-any-return]
+    return apply(ew.add, (input, other))
 
 
 @function(inplace=True)
@@ -240,7 +382,7 @@ def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """
     if alpha != 1 or alpha is True:
         other = _scaled(other, alpha, input, "sub")
-    return apply(ew.subtract, (input, other))  # type: ignore[no-any-return]
+    return apply(ew.subtract, (input, other))
 
 
 @function(method=False)
@@ -251,7 +393,8 @@ def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     >>> kg.rsub(kg.tensor([1.0, 2.0]), 10)
     tensor([9., 8.])
     """
-    return sub(tensor_like(other) if alpha != 1 else other, input, alpha=alpha)  # type: ignore[no-any-return]
+    _tensors("rsub", "other", input, other)
+    return sub(tensor_like(other) if alpha != 1 else other, input, alpha=alpha)
 
 
 _QUOTIENTS = {None: ew.divide, "floor": ew.floor_divide, "trunc": ew.trunc_divide}
@@ -274,7 +417,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
             "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found "
             f"{rounding_mode!r}"
         )
-    return apply(op, (input, other))  # type: ignore[no-any-return]
+    return apply(op, (input, other))
 
 
 @function(inplace=True)
@@ -285,7 +428,7 @@ def true_divide(input: Any, other: Any) -> Tensor:
     >>> kg.true_divide(kg.tensor([1, 3]), 2)
     tensor([0.5000, 1.5000])
     """
-    return apply(ew.divide, (input, other))  # type: ignore[no-any-return]
+    return apply(ew.divide, (input, other))
 
 
 subtract, divide = sub, div
@@ -302,7 +445,8 @@ def pow(input: Any, exponent: Any) -> Tensor:
     >>> kg.pow(kg.tensor([1.0, 2.0, 3.0]), 2), kg.pow(2, kg.tensor([1.0, 2.0]))
     (tensor([1., 4., 9.]), tensor([2., 4.]))
     """
-    return apply(ew.power, (input, exponent))  # type: ignore[no-any-return]
+    _tensors("pow", "either", input, exponent)
+    return apply(ew.power, (input, exponent))
 
 
 @function(inplace=True)
@@ -313,13 +457,14 @@ def float_power(input: Any, exponent: Any) -> Tensor:
     >>> kg.float_power(kg.tensor([1, 2]), -1)
     tensor([1.0000, 0.5000], dtype=kilograd.float64)
     """
+    _tensors("float_power", "either", input, exponent)
     complicated = any(
         isinstance(v, builtins.complex) or getattr(v, "dtype", None) in (dtypes.complex64, dtypes.complex128)
         for v in (input, exponent)
     )
     dtype = np.dtype(np.complex128 if complicated else np.float64)
     both = [apply(ew.cast, (tensor_like(v),), {"dtype": dtype}) for v in (input, exponent)]
-    return apply(ew.power, tuple(both))  # type: ignore[no-any-return]
+    return apply(ew.power, tuple(both))
 
 
 @function(inplace=True)
@@ -330,7 +475,8 @@ def ldexp(input: Any, other: Any) -> Tensor:
     >>> kg.ldexp(kg.tensor([1.0, 3.0]), kg.tensor([1, 2]))
     tensor([ 2., 12.])
     """
-    return input * apply(ew.power, (2.0, other))  # type: ignore[no-any-return]
+    _tensors("ldexp", "", input, other)
+    return input * apply(ew.power, (2.0, other))
 
 
 @function(inplace=True)
@@ -347,7 +493,7 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
         raise DtypeError(
             f"lerp: expected dtype {input.dtype} for `weight` but got dtype {weight.dtype}"
         )
-    return apply(ew.lerp, (input, end, weight))  # type: ignore[no-any-return]
+    return apply(ew.lerp, (input, end, weight))
 
 
 @function(inplace=True)
@@ -358,7 +504,7 @@ def addcmul(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Ten
     >>> kg.addcmul(kg.tensor([1.0]), kg.tensor([2.0]), kg.tensor([3.0]), value=0.5)
     tensor([4.])
     """
-    return apply(ew.addcmul, (input, tensor1, tensor2), {"value": value})  # type: ignore[no-any-return]
+    return apply(ew.addcmul, (input, tensor1, tensor2), {"value": value})
 
 
 @function(inplace=True)
@@ -372,12 +518,11 @@ def addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Ten
     >>> kg.addcdiv(kg.tensor([1.0]), kg.tensor([3.0]), kg.tensor([2.0]), value=2)
     tensor([4.])
     """
-    if not tensor1.dtype.is_floating_point and not tensor2.dtype.is_floating_point:
-        if not tensor1.dtype.is_complex and not tensor2.dtype.is_complex:
-            raise DtypeError(
-                "addcdiv: Integer division with addcdiv is no longer supported; divide first."
-            )
-    return apply(ew.addcdiv, (input, tensor1, tensor2), {"value": value})  # type: ignore[no-any-return]
+    if all(tensor.dtype.kind in "iub" for tensor in (tensor1, tensor2)):
+        raise DtypeError(
+            "addcdiv: Integer division with addcdiv is no longer supported; divide first."
+        )
+    return apply(ew.addcdiv, (input, tensor1, tensor2), {"value": value})
 
 
 # --- rounding, bounds, replacement --------------------------------------------------------------------
@@ -389,13 +534,13 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
 
     >>> import kilograd as kg
     >>> kg.round(kg.tensor([0.5, 1.5, -2.7])), kg.round(kg.tensor([1.2345]), decimals=2)
-    (tensor([0., 2., -3.]), tensor([1.2300]))
+    (tensor([ 0.,  2., -3.]), tensor([1.2300]))
     """
     if decimals == 0:
-        return apply(ew.rint, (input,))  # type: ignore[no-any-return]
+        return apply(ew.rint, (input,))
     if not (input.dtype.is_floating_point):
         raise NotImplementedError(f"round: decimals are for floating-point numbers, not {input.dtype}")
-    return apply(ew.round_to, (input,), {"decimals": decimals})  # type: ignore[no-any-return]
+    return apply(ew.round_to, (input,), {"decimals": decimals})
 
 
 @function(inplace=True)
@@ -406,6 +551,8 @@ def frac(input: Tensor) -> Tensor:
     >>> kg.frac(kg.tensor([1.5, -2.25]))
     tensor([ 0.5000, -0.2500])
     """
+    if not input.is_floating_point():
+        raise NotImplementedError(f"\"frac_cpu\" not implemented for {input.dtype}")
     return input - trunc(input)
 
 
@@ -419,7 +566,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """
     if min is None and max is None:
         raise ValueError("clamp: At least one of 'min' or 'max' must not be None")
-    return apply(ew.clamp, (input, min, max))  # type: ignore[no-any-return]
+    return apply(ew.clamp, (input, min, max))
 
 
 @function(inplace=True)
@@ -430,7 +577,8 @@ def clamp_min(input: Tensor, min: Any) -> Tensor:
     >>> kg.clamp_min(kg.tensor([-2.0, 3.0]), 0)
     tensor([0., 3.])
     """
-    return apply(ew.clamp, (input, min, None))  # type: ignore[no-any-return]
+    _tensors("clamp_min", "other", input, min)
+    return apply(ew.clamp, (input, min, None))
 
 
 @function(inplace=True)
@@ -441,7 +589,8 @@ def clamp_max(input: Tensor, max: Any) -> Tensor:
     >>> kg.clamp_max(kg.tensor([-2.0, 3.0]), 0)
     tensor([-2.,  0.])
     """
-    return apply(ew.clamp, (input, None, max))  # type: ignore[no-any-return]
+    _tensors("clamp_max", "other", input, max)
+    return apply(ew.clamp, (input, None, max))
 
 
 clip = clamp
@@ -458,7 +607,7 @@ def nan_to_num(
     tensor([1., 0., 9.])
     """
     options = {"nan": 0.0 if nan is None else nan, "posinf": posinf, "neginf": neginf}
-    return apply(ew.nan_to_num, (input,), options)  # type: ignore[no-any-return]
+    return apply(ew.nan_to_num, (input,), options)
 
 
 @function(inplace=True)
@@ -473,7 +622,7 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
         raise DtypeError("heaviside is not yet implemented for tensors with different dtypes.")
     if input.dtype.is_complex:
         raise DtypeError("heaviside is not yet implemented for complex tensors.")
-    return apply(ew.heaviside, (input, values))  # type: ignore[no-any-return]
+    return apply(ew.heaviside, (input, values))
 
 
 @function
@@ -694,7 +843,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     >>> kg.logit(kg.tensor([0.5, 0.9]))
     tensor([0.0000, 2.1972])
     """
-    return apply(ew.logit, (input,), {"eps": eps})  # type: ignore[no-any-return]
+    return apply(ew.logit, (input,), {"eps": eps})
 
 
 @function(method=False)
@@ -710,11 +859,11 @@ def polygamma(n: int, input: Tensor) -> Tensor:
     n = operator.index(n)
     if n < 0:
         raise RuntimeError("polygamma(n, x) does not support negative n.")
-    return apply(ew.polygamma, (input,), {"n": n})  # type: ignore[no-any-return]
+    return apply(ew.polygamma, (input,), {"n": n})
 
 
-Tensor.polygamma = polygamma
-Tensor.polygamma_ = inplace_method(polygamma, "polygamma_")
+Tensor.polygamma = polygamma  # type: ignore[attr-defined]
+Tensor.polygamma_ = inplace_method(polygamma, "polygamma_")  # type: ignore[attr-defined]
 
 
 @function(inplace=True)
@@ -723,7 +872,7 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
 
     >>> import kilograd as kg
     >>> kg.mvlgamma(kg.tensor([2.0, 3.0]), 2)
-    tensor([0.3979, 2.4839])
+    tensor([0.4516, 1.5502])
     """
     if p < 1:
         raise RuntimeError("mvlgamma: p has to be greater than or equal to 1")
@@ -738,23 +887,28 @@ def mvlgamma(input: Tensor, p: int) -> Tensor:
 # --- complex numbers ----------------------------------------------------------------------------------
 
 
-@function(method=False)
-def complex(real: Tensor, imag: Tensor) -> Tensor:
+def complex(real: Tensor, imag: Tensor, *, out: Tensor | None = None) -> Tensor:
     """The complex tensor with these real and imaginary parts (float32 or float64).
 
     >>> import kilograd as kg
     >>> kg.complex(kg.tensor([1.0]), kg.tensor([2.0]))
     tensor([1.+2.j])
     """
+    _tensors("complex", "", real, imag)
     for part in (real, imag):
-        if not part.dtype.is_floating_point:
+        if part.dtype.kind != "f":
             raise DtypeError(
                 "complex: Expected both inputs to be Half, Float or Double tensors but got "
                 f"{real.dtype} and {imag.dtype}"
             )
     if real.dtype != imag.dtype:
         raise DtypeError(f"complex: Expected object of scalar type {real.dtype} but got {imag.dtype}")
-    return apply(ew.complex_of, (real, imag))  # type: ignore[no-any-return]
+    y: Tensor = apply(ew.complex_of, (real, imag))
+    if out is None:
+        return y
+    if out.dtype != y.dtype:
+        raise DtypeError(f"complex: Expected dtype {y.dtype} but got {out.dtype} for argument 'out'")
+    return fill(out, y, "complex", (real, imag))
 
 
 @function(method=False)
@@ -765,7 +919,8 @@ def polar(abs: Tensor, angle: Tensor) -> Tensor:
     >>> kg.polar(kg.tensor([2.0]), kg.tensor([0.0]))
     tensor([2.+0.j])
     """
-    return complex(abs * cos(angle), abs * sin(angle))  # type: ignore[no-any-return]
+    _tensors("polar", "", abs, angle)
+    return complex(abs * cos(angle), abs * sin(angle))
 
 
 @function(method=False)
@@ -789,7 +944,7 @@ def imag(input: Tensor) -> Tensor:
     """
     if not input.dtype.is_complex:
         raise DtypeError("imag is not implemented for tensors with non-complex dtypes.")
-    return apply(ew.imag, (input,))  # type: ignore[no-any-return]
+    return apply(ew.imag, (input,))
 
 
 Tensor.real = property(real)  # type: ignore[attr-defined]
@@ -815,7 +970,7 @@ def conj_physical(input: Tensor) -> Tensor:
     >>> kg.conj_physical(kg.tensor([1.0]))
     tensor([1.])
     """
-    return apply(ew.conj, (input,))  # type: ignore[no-any-return]
+    return apply(ew.conj, (input,))
 
 
 @function
@@ -850,7 +1005,7 @@ def view_as_real(input: Tensor) -> Tensor:
     """
     if not input.dtype.is_complex:
         raise DtypeError("view_as_real is only supported for complex tensors")
-    return apply(ew.as_real, (input,))  # type: ignore[no-any-return]
+    return apply(ew.as_real, (input,))
 
 
 @function(method=False)
@@ -867,7 +1022,7 @@ def view_as_complex(input: Tensor) -> Tensor:
         raise RuntimeError("Input tensor must have one or more dimensions")
     if input.shape[-1] != 2 or input.array.strides[-1] != input.itemsize:
         raise RuntimeError("Tensor must have a last dimension of size 2, with stride 1")
-    return apply(ew.as_complex, (input,))  # type: ignore[no-any-return]
+    return apply(ew.as_complex, (input,))
 
 
 _ALIASES = {"subtract": sub, "divide": div, "clip": clamp}

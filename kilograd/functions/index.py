@@ -99,6 +99,11 @@ def number(value: Any, dtype: np.dtype, name: str) -> Any:
     return np.asarray(value).astype(dtype)
 
 
+def _one_dimension(*tensors: Any) -> list[Any]:
+    """0-d tensors as 1-d ones, for functions that treat both alike."""
+    return [t if t.ndim else t.reshape(1) for t in tensors]
+
+
 # --- gather and scatter ---------------------------------------------------------------------------
 
 
@@ -117,6 +122,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     axis = one_axis(dim, input.ndim)
     at = _integers(index, "gather")
     shape = input.array.shape
+    if at.size == 0:  # of any number of dimensions
+        return input.reshape(-1)[:0].reshape(at.shape)
     if at.ndim != len(shape):
         if at.ndim > 1 or len(shape) > 1:
             raise ShapeError(
@@ -125,9 +132,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
             )
         x, flat = _one_dimension(input, index)
         return gather(x, 0, flat).reshape(at.shape)
-    if at.size:
-        _fits(at, shape, axis, "gather", "input")
-        _in_range(at, shape[axis] if shape else 1, "gather")
+    _fits(at, shape, axis, "gather", "input")
+    _in_range(at, shape[axis] if shape else 1, "gather")
     return apply(ops.gather, (input, index), {"axis": axis})
 
 

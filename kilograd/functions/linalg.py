@@ -13,7 +13,6 @@ import numpy as np
 from kilograd.errors import DtypeError, LinAlgError, ShapeError
 from kilograd.functions.calling import function, one_axis, tensor_like
 from kilograd.functions.einsum import contracted, einsum
-from kilograd.functions.norms import dist, norm
 from kilograd.ops import decompositions as factors
 from kilograd.ops import elementwise as ew
 from kilograd.ops import linalg as ops
@@ -23,9 +22,9 @@ from kilograd.tensor import Tensor, apply, wrap
 
 __all__ = [
     "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "cdist", "chain_matmul", "cholesky",
-    "cholesky_inverse", "cholesky_solve", "corrcoef", "cov", "cross", "det", "dist", "dot",
+    "cholesky_inverse", "cholesky_solve", "corrcoef", "cov", "cross", "det", "dot",
     "einsum", "ger", "inner", "inverse", "kron", "logdet", "lu", "lu_solve", "lu_unpack", "matmul",
-    "matrix_exp", "matrix_power", "mm", "mv", "norm", "orgqr", "outer", "pinverse", "qr",
+    "matrix_exp", "matrix_power", "mm", "mv", "orgqr", "outer", "pinverse", "qr",
     "slogdet", "svd", "tensordot", "trace", "triangular_solve", "vander", "vdot",
 ]  # fmt: skip
 
@@ -48,7 +47,7 @@ def matrices(A: Any, name: str, *, square: bool = False, precise: bool = True) -
         )
     if precise:
         lapack_dtype(A, name)
-    return A  # type: ignore[no-any-return]
+    return A
 
 
 def lapack_dtype(A: Tensor, name: str) -> None:
@@ -75,9 +74,7 @@ def same_dtype(name: str, **tensors: Tensor) -> None:
 def _ranks(name: str, wanted: Sequence[int], *tensors: Any) -> None:
     for i, (x, ndim) in enumerate(zip(tensors, wanted, strict=True)):
         if not isinstance(x, (Tensor, np.ndarray)):
-            raise TypeError(
-                f"{name}(): argument {i + 1} must be Tensor, not {type(x).__name__}"
-            )
+            raise TypeError(f"{name}(): argument {i + 1} must be Tensor, not {type(x).__name__}")
         if x.ndim != ndim:
             shapes = ", ".join(str(list(t.shape)) for t in tensors)
             what = ("a number", "a 1D tensor", "a matrix", "a 3D tensor")[ndim]
@@ -103,7 +100,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     >>> kg.matmul(kg.ones(2, 3), kg.arange(3.0))
     tensor([3., 3.])
     """
-    return apply(ops.matmul, (input, other))  # type: ignore[no-any-return]
+    return apply(ops.matmul, (input, other))
 
 
 @function
@@ -119,7 +116,7 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
             [3.]])
     """
     _ranks("mm", (2, 2), input, mat2)
-    return apply(ops.matmul, (input, mat2))  # type: ignore[no-any-return]
+    return apply(ops.matmul, (input, mat2))
 
 
 @function
@@ -135,7 +132,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """
     _ranks("bmm", (3, 3), input, mat2)
     _batches("bmm", input, mat2)
-    return apply(ops.matmul, (input, mat2))  # type: ignore[no-any-return]
+    return apply(ops.matmul, (input, mat2))
 
 
 def _batches(name: str, a: Tensor, b: Tensor) -> None:
@@ -158,7 +155,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     tensor([1., 2.])
     """
     _ranks("mv", (2, 1), input, vec)
-    return apply(ops.matmul, (input, vec))  # type: ignore[no-any-return]
+    return apply(ops.matmul, (input, vec))
 
 
 @function
@@ -173,7 +170,7 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     tensor(7)
     """
     _ranks("dot", (1, 1), input, tensor)
-    return apply(ops.matmul, (input, tensor))  # type: ignore[no-any-return]
+    return apply(ops.matmul, (input, tensor))
 
 
 @function
@@ -188,11 +185,12 @@ def vdot(input: Tensor, other: Tensor) -> Tensor:
     tensor(7.)
     """
     _ranks("vdot", (1, 1), input, other)
-    return apply(ops.matmul, (_conj(input), other))  # type: ignore[no-any-return]
+    return apply(ops.matmul, (conjugate(input), other))
 
 
-def _conj(x: Tensor) -> Tensor:
-    return x.conj() if x.array.dtype.kind == "c" else x  # type: ignore[no-any-return]
+def conjugate(x: Tensor) -> Tensor:
+    """The complex conjugate; of real numbers the same tensor."""
+    return x.conj() if x.array.dtype.kind == "c" else x
 
 
 @function
@@ -215,7 +213,7 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
             "inner() the last dimension must match on both input tensors but got shapes "
             f"{list(input.shape)} and {list(other.shape)}"
         )
-    return tensordot(input, other, ([-1], [-1]))  # type: ignore[no-any-return]
+    return tensordot(input, other, ([-1], [-1]))
 
 
 @function
@@ -231,7 +229,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
             [6, 8]])
     """
     _ranks("outer", (1, 1), input, vec2)
-    return apply(ew.multiply, (tensor_like(input)[:, None], vec2))  # type: ignore[no-any-return]
+    return apply(ew.multiply, (tensor_like(input)[:, None], vec2))
 
 
 @function
@@ -243,7 +241,7 @@ def ger(input: Tensor, vec2: Tensor) -> Tensor:
     tensor([[3],
             [6]])
     """
-    return outer(input, vec2)  # type: ignore[no-any-return]
+    return outer(input, vec2)
 
 
 @function
@@ -264,7 +262,7 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     a_spread = tuple(k for n in a for k in (n, 1))
     b_spread = tuple(k for n in b for k in (1, n))
     y = shape_ops.reshape(input, shape=a_spread) * shape_ops.reshape(other, shape=b_spread)
-    return shape_ops.reshape(y, shape=tuple(i * j for i, j in zip(a, b, strict=True)))  # type: ignore[no-any-return]
+    return shape_ops.reshape(y, shape=tuple(i * j for i, j in zip(a, b, strict=True)))
 
 
 @function(method=False)
@@ -308,7 +306,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         labels_b[j] = labels_a[i]
     rest = [k for i, k in enumerate(labels_a) if i not in of_a]
     rest += [k for j, k in enumerate(labels_b) if j not in of_b]
-    return contracted([a, b], [labels_a, labels_b], rest)
+    y = contracted([a, b], [labels_a, labels_b], rest)
+    return y if y.dtype == a.dtype else ew.cast(y, dtype=a.array.dtype)  # sums of ints are int64
 
 
 @function
@@ -343,7 +342,7 @@ def vector_product(input: Tensor, other: Tensor, dim: int) -> Tensor:
             f"linalg.cross: inputs dimension {dim} must have length 3. Got shapes "
             f"{list(input.shape)} and {list(other.shape)}"
         )
-    return apply(ops.cross, (input, other), {"axis": axis})  # type: ignore[no-any-return]
+    return apply(ops.cross, (input, other), {"axis": axis})
 
 
 @function
@@ -359,7 +358,7 @@ def trace(input: Tensor) -> Tensor:
     """
     if input.ndim != 2:
         raise ShapeError(f"trace: expected a matrix, but got tensor with dim {input.ndim}")
-    return shape_ops.diagonal(input, offset=0, a=0, b=1).sum()  # type: ignore[no-any-return]
+    return shape_ops.diagonal(input, offset=0, a=0, b=1).sum()
 
 
 @function(method=False)
@@ -402,7 +401,7 @@ def chained(tensors: list[Tensor], name: str) -> Tensor:
         if i == j:
             return tensors[i]
         k = best[i, j][1]
-        return ops.matmul(product(i, k), product(k + 1, j))  # type: ignore[no-any-return]
+        return ops.matmul(product(i, k), product(k + 1, j))
 
     return product(0, len(tensors) - 1)
 
@@ -470,9 +469,7 @@ def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: float = 1, alpha: fl
 
 
 @function(inplace=True)
-def addr(
-    input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1
-) -> Tensor:
+def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """``beta * input + alpha * outer(vec1, vec2)``; ``input`` broadcasts.
 
     Raises:
@@ -564,13 +561,13 @@ def cov(
         raise DtypeError("cov(): bool dtype is not supported for input")
     x = input if input.ndim == 2 else shape_ops.reshape(input, shape=(1, input.numel()))
     count = x.shape[1]
-    w = None
+    w: Any = None
     if fweights is not None:
         _check_weights("fweights", fweights, count, "iu")
         w = fweights
     if aweights is not None:
         _check_weights("aweights", aweights, count, "f")
-        w = aweights if w is None else fweights * aweights  # type: ignore[operator]
+        w = aweights if w is None else w * aweights
     total: Any = count if w is None else w.sum()
     if w is not None and count and float(total) == 0:
         raise ShapeError("cov(): weights sum to zero, can't be normalized")
@@ -583,8 +580,8 @@ def cov(
     if float(divisor) <= 0:
         warnings.warn("cov(): degrees of freedom is <= 0", UserWarning, stacklevel=3)
         divisor = divisor * 0.0
-    c = ops.matmul(centred, _conj(centred if w is None else centred * w).T) / divisor
-    return shape_ops.reshape(c, shape=()) if x.shape[0] == 1 else c  # type: ignore[no-any-return]
+    c = ops.matmul(centred, conjugate(centred if w is None else centred * w).T) / divisor
+    return shape_ops.reshape(c, shape=()) if x.shape[0] == 1 else c
 
 
 def _check_weights(name: str, w: Any, count: int, kinds: str) -> None:
@@ -621,9 +618,9 @@ def corrcoef(input: Tensor) -> Tensor:
         )
     c = cov(input)
     if not c.ndim:
-        return c / c  # type: ignore[no-any-return]
+        return c / c
     deviation = ew.sqrt(shape_ops.diagonal(c, offset=0, a=0, b=1))
-    return ew.clamp(c / deviation[:, None] / deviation, -1.0, 1.0)  # type: ignore[no-any-return]
+    return ew.clamp(c / deviation[:, None] / deviation, -1.0, 1.0)
 
 
 _MODES = (
@@ -672,11 +669,11 @@ def cdist(
     if p == 2:
         many = x1.shape[-2] > 25 or x2.shape[-2] > 25
         product = many if compute_mode in (None, _MODES[0]) else compute_mode == _MODES[1]
-        return ops.euclidean(x1, x2, product=product)  # type: ignore[no-any-return]
+        return ops.euclidean(x1, x2, product=product)
     d = x1[..., :, None, :] - x2[..., None, :, :]
     if not x1.shape[-1]:
-        return reduce_ops.sum(d, axis=-1)  # type: ignore[no-any-return]
-    return ops.vector_norm(d, ord=p, axis=(-1,), keepdims=False)  # type: ignore[no-any-return]
+        return reduce_ops.sum(d, axis=-1)
+    return ops.vector_norm(d, ord=p, axis=(-1,), keepdims=False)
 
 
 # --- determinants, inverses, powers -------------------------------------------------------------
@@ -700,7 +697,7 @@ def det(input: Tensor) -> Tensor:
     >>> kg.det(kg.tensor([[2.0, 0.0], [0.0, 3.0]]))
     tensor(6.)
     """
-    return ops.det(matrices(input, "linalg.det", square=True))  # type: ignore[no-any-return]
+    return ops.det(matrices(input, "linalg.det", square=True))
 
 
 @function
@@ -729,7 +726,7 @@ def logdet(input: Tensor) -> Tensor:
     tensor(0.)
     """
     sign, logabsdet = ops.slogdet(matrices(input, "logdet", square=True))
-    return ew.where(sign.array < 0, math.nan, logabsdet)  # type: ignore[no-any-return]
+    return ew.where(sign.array < 0, math.nan, logabsdet)
 
 
 @function
@@ -744,7 +741,7 @@ def inverse(input: Tensor) -> Tensor:
     tensor([[0.5000, 0.0000],
             [0.0000, 0.2500]])
     """
-    return ops.inv(matrices(input, "linalg.inv", square=True))  # type: ignore[no-any-return]
+    return ops.inv(matrices(input, "linalg.inv", square=True))
 
 
 @function
@@ -762,7 +759,7 @@ def matrix_exp(input: Tensor) -> Tensor:
     x = matrices(input, "linalg.matrix_exp", square=True, precise=False)
     if x.array.dtype.char != "e":
         lapack_dtype(x, "linalg.matrix_exp")
-    return ops.matrix_exp(x)  # type: ignore[no-any-return]
+    return ops.matrix_exp(x)
 
 
 @function
@@ -784,12 +781,12 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
         return constant(np.eye(x.shape[-1], dtype=x.array.dtype), x)
     if n < 0:
         x, n = inverse(x), -n
-    y = ew.clone(x) if n & 1 else None
+    y: Any = ew.clone(x) if n & 1 else None
     while n := n >> 1:
         x = ops.matmul(x, x)
         if n & 1:
             y = x if y is None else ops.matmul(y, x)
-    return y  # type: ignore[no-any-return]
+    return y
 
 
 @function
@@ -804,12 +801,12 @@ def pinverse(input: Tensor, rcond: float = 1e-15) -> Tensor:
     tensor([[0.5000, 0.0000]])
     """
     A = matrices(input, "linalg.pinv")
-    return factors.pinv(A, cutoff=Cutoff(0.0, rcond))  # type: ignore[no-any-return]
+    return factors.pinv(A, cutoff=Cutoff(0.0, rcond))
 
 
 def constant(value: np.ndarray, x: Tensor) -> Tensor:
     """``value`` in the shape of ``x``, and with a gradient to it, which is zero."""
-    return ew.where(np.ones((), bool), value, x)  # type: ignore[no-any-return]
+    return ew.where(np.ones((), bool), value, x)
 
 
 class Cutoff:
@@ -871,7 +868,7 @@ def cholesky(input: Tensor, upper: bool = False) -> Tensor:
     tensor([[2.]])
     """
     A = matrices(input, "cholesky", square=True)
-    return ops.mT(factors.cholesky(ops.mT(A))) if upper else factors.cholesky(A)  # type: ignore[no-any-return]
+    return ops.mT(factors.cholesky(ops.mT(A))) if upper else factors.cholesky(A)
 
 
 @function
@@ -893,7 +890,7 @@ def cholesky_solve(input: Tensor, L: Tensor, upper: bool = False) -> Tensor:
             )
     L = matrices(L, "cholesky_solve", square=True)
     _fits("cholesky_solve", L, input)
-    return ops.cholesky_solve(input, L, upper=upper)  # type: ignore[no-any-return]
+    return ops.cholesky_solve(input, L, upper=upper)
 
 
 def _fits(name: str, A: Tensor, b: Tensor) -> None:
@@ -916,7 +913,7 @@ def cholesky_inverse(L: Tensor, upper: bool = False) -> Tensor:
     tensor([[0.2500]])
     """
     L = matrices(L, "cholesky_inverse", square=True)
-    return cholesky_solve(wrap(np.eye(L.shape[-1], dtype=L.array.dtype)), L, upper)  # type: ignore[no-any-return]
+    return cholesky_solve(wrap(np.eye(L.shape[-1], dtype=L.array.dtype)), L, upper)
 
 
 @function
@@ -950,7 +947,7 @@ def svd(input: Tensor, some: bool = True, compute_uv: bool = True) -> USV:
         u, v = (np.zeros((*A.shape[:-2], n, n), A.array.dtype) for n in A.shape[-2:])
         return USV(wrap(u), factors.svdvals(A), wrap(v))
     u, s, vh = factors.svd(A, full=not some)
-    return USV(u, s, _conj(ops.mT(vh)))
+    return USV(u, s, conjugate(ops.mT(vh)))
 
 
 @function
@@ -1003,9 +1000,15 @@ def factored(A: Any, name: str, pivot: bool) -> tuple[Tensor, Tensor, Tensor]:
     if not pivot:
         raise LinAlgError(f"{name}: LU without pivoting is not implemented on the CPU")
     packed, pivots = factors.lu_factor(A)
-    zero = np.diagonal(packed.array, 0, -2, -1) == 0
-    info = np.where(zero.any(-1), zero.argmax(-1) + 1, 0) if zero.shape[-1] else np.zeros(A.shape[:-2])
-    return packed, pivots, wrap(np.asarray(info, np.int32))
+    return packed, pivots, zero_pivots(packed.array)
+
+
+def zero_pivots(packed: np.ndarray) -> Tensor:
+    """Where U's diagonal in LU (*, m, n) has its first zero, from 1 (0: nowhere), int32 (*)."""
+    zero = np.diagonal(packed, 0, -2, -1) == 0
+    if not zero.shape[-1]:
+        return wrap(np.zeros(zero.shape[:-1], np.int32))
+    return wrap(np.where(zero.any(-1), zero.argmax(-1) + 1, 0).astype(np.int32))
 
 
 def check_info(info: Tensor, message: str) -> None:
@@ -1062,7 +1065,7 @@ def lu_solve(b: Tensor, LU_data: Tensor, LU_pivots: Tensor) -> Tensor:
     return solved_by_lu(LU_data, LU_pivots, b, False)
 
 
-def solved_by_lu(LU: Tensor, pivots: Tensor, B: Tensor, adjoint: bool) -> Tensor:
+def solved_by_lu(LU: Tensor, pivots: Tensor, B: Tensor, transposed: bool) -> Tensor:
     """The X of A X = B, or of Aᵀ X = B: A = P L U."""
     name = "linalg.lu_solve"
     LU = matrices(LU, name, square=True)
@@ -1080,12 +1083,12 @@ def solved_by_lu(LU: Tensor, pivots: Tensor, B: Tensor, adjoint: bool) -> Tensor
         )
     order = factors.permutation(pivots.array, m=n)
     solve = ops.solve_triangular
-    if adjoint:
+    if transposed:
         t = ops.mT(LU)
         y = solve(t, solve(t, B, upper=False), upper=True, unit=True)
-        return factors.take_rows(y, np.argsort(order, -1))  # type: ignore[no-any-return]
+        return factors.take_rows(y, np.argsort(order, -1))
     y = factors.take_rows(B, order)
-    return solve(LU, solve(LU, y, upper=False, unit=True), upper=True)  # type: ignore[no-any-return]
+    return solve(LU, solve(LU, y, upper=False, unit=True), upper=True)
 
 
 @function
@@ -1111,9 +1114,7 @@ def reflections(A: Tensor, tau: Tensor) -> Tensor:
             f"{name}: input.shape[-2] must be greater than or equal to input.shape[-1]"
         )
     if n < tau.shape[-1]:
-        raise ShapeError(
-            f"{name}: input.shape[-1] must be greater than or equal to tau.shape[-1]"
-        )
+        raise ShapeError(f"{name}: input.shape[-1] must be greater than or equal to tau.shape[-1]")
     if A.ndim - tau.ndim != 1 or A.shape[:-2] != tau.shape[:-1]:
         raise ShapeError(
             f"{name}: tau of shape {list(tau.shape)} does not fit input of shape {list(A.shape)}"
@@ -1124,8 +1125,8 @@ def reflections(A: Tensor, tau: Tensor) -> Tensor:
     q: Any = constant(one, v)
     for i in reversed(range(tau.shape[-1])):
         column = v[..., i : i + 1]
-        q = q - (tau[..., i, None, None] * column) * ops.matmul(ops.mT(column), q)
-    return q  # type: ignore[no-any-return]
+        q = q - (tau[..., i, None, None] * column) * ops.matmul(conjugate(ops.mT(column)), q)
+    return q
 
 
 @function(method=False)

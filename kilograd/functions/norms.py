@@ -37,7 +37,7 @@ def _in_dtype(x: Tensor, dtype: Any, name: str) -> Tensor:
             f"{name}: the dtype of the input ({x.dtype}) should be convertible without narrowing "
             f"to the specified dtype ({wanted})"
         )
-    return x if x.dtype == wanted else cast(x, dtype=wanted.dtype)  # type: ignore[no-any-return]
+    return x if x.dtype == wanted else cast(x, dtype=wanted.dtype)
 
 
 def p_norm(x: Tensor, p: float, dim: Dim, keepdim: bool, dtype: Any, name: str) -> Tensor:
@@ -50,12 +50,12 @@ def p_norm(x: Tensor, p: float, dim: Dim, keepdim: bool, dtype: Any, name: str) 
             f"{name} cannot compute the {p} norm on an empty tensor of shape {list(x.shape)} "
             "because the operation does not have an identity"
         )
-    return apply(ops.vector_norm, (x,), {"ord": p, "axis": axis, "keepdims": keepdim})  # type: ignore[no-any-return]
+    return apply(ops.vector_norm, (x,), {"ord": p, "axis": axis, "keepdims": keepdim})
 
 
 @function(method=False)
 def vector_norm(
-    x: Tensor, ord: float = 2, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
+    input: Tensor, ord: float = 2, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Tensor:
     """The norm (Σ |x|^ord)^(1/ord) of vectors along ``dim`` (None: of all elements).
 
@@ -70,22 +70,22 @@ def vector_norm(
     """
     if not isinstance(ord, (int, float)):
         raise TypeError(f"vector_norm(): argument 'ord' must be Number, not {type(ord).__name__}")
-    return p_norm(tensor_like(x), ord, dim, keepdim, dtype, "linalg.vector_norm")
+    return p_norm(tensor_like(input), ord, dim, keepdim, dtype, "linalg.vector_norm")
 
 
 @function(method=False)
 def matrix_norm(
-    A: Tensor,
+    input: Tensor,
     ord: float | str = "fro",
     dim: Sequence[int] = (-2, -1),
     keepdim: bool = False,
     *,
     dtype: Any = None,
 ) -> Tensor:
-    """The norm of matrices that lie in two dimensions of ``A``.
+    """The norm of matrices that lie in two dimensions of ``input``.
 
     Args:
-        A: (*, m, n), unless ``dim`` says otherwise.
+        input: (*, m, n), unless ``dim`` says otherwise.
         ord: 'fro' (of all elements), 'nuc' (sum of singular values), 2 and -2 (largest and smallest
             singular value), 1 and -1 (columns' sums of |A|), inf and -inf (rows').
         dim: the two dimensions.
@@ -100,7 +100,7 @@ def matrix_norm(
     tensor(7.)
     """
     name = "linalg.matrix_norm"
-    A = tensor_like(A)
+    A = tensor_like(input)
     if isinstance(dim, int):
         raise TypeError(f"{name}: dim must be a tuple of two ints, not int")
     if A.ndim < 2:
@@ -112,33 +112,30 @@ def matrix_norm(
         raise ShapeError(f"{name}: dims must be different. Got {tuple(dim)}")
     if ord == "fro":
         return p_norm(A, 2, (rows, columns), keepdim, dtype, name)
-    if ord != "nuc" and (isinstance(ord, str) or abs(ord) not in (1, 2, math.inf)):
+    if ord == "nuc":
+        singular, largest = True, None
+    elif isinstance(ord, str) or abs(ord) not in (1, 2, math.inf):
         raise ShapeError(f"{name}: Order {ord} not supported.")
+    else:
+        singular, largest = abs(ord) == 2, ord > 0
     A = _in_dtype(A, dtype, name)
-    if ord == "nuc" or abs(ord) == 2:  # type: ignore[arg-type]
+    if singular:
         rest = tuple(a for a in range(A.ndim) if a not in (rows, columns))
         s = factors.svdvals(shape_ops.permute(A, axes=(*rest, rows, columns)))
-        if ord == "nuc":
-            y = reduce_ops.sum(s, axis=-1)
-        else:
-            y = _extreme(s, ord == 2, -1, False)
-        if keepdim:
-            shape = [1 if a in (rows, columns) else n for a, n in enumerate(A.shape)]
-            y = shape_ops.reshape(y, shape=tuple(shape))
-        return y  # type: ignore[no-any-return]
-    summed, other = (rows, columns) if abs(ord) == 1 else (columns, rows)  # type: ignore[arg-type]
-    y = reduce_ops.sum(absolute(A), axis=summed, keepdims=True)
-    y = _extreme(y, ord > 0, other, True)  # type: ignore[operator]
+        y = reduce_ops.sum(s, axis=-1) if largest is None else _extreme(s, largest, -1)
+    else:
+        summed, other = (rows, columns) if ord in (1, -1) else (columns, rows)
+        y = _extreme(reduce_ops.sum(absolute(A), axis=summed, keepdims=True), bool(largest), other)
+    shape = [1 if a in (rows, columns) else n for a, n in enumerate(A.shape)]
     if not keepdim:
         shape = [n for a, n in enumerate(A.shape) if a not in (rows, columns)]
-        y = shape_ops.reshape(y, shape=tuple(shape))
-    return y  # type: ignore[no-any-return]
+    return shape_ops.reshape(y, shape=tuple(shape))
 
 
-def _extreme(x: Tensor, largest: bool, axis: int, keepdims: bool) -> Tensor:
+def _extreme(x: Tensor, largest: bool, axis: int) -> Tensor:
     if largest and not x.shape[axis]:  # the largest of no sizes
-        return reduce_ops.sum(x, axis=axis, keepdims=keepdims)  # type: ignore[no-any-return]
-    return x.amax(axis, keepdims) if largest else x.amin(axis, keepdims)  # type: ignore[no-any-return]
+        return reduce_ops.sum(x, axis=axis)
+    return reduce_ops.amax(x, axis=axis) if largest else reduce_ops.amin(x, axis=axis)
 
 
 def any_norm(
@@ -160,55 +157,8 @@ def any_norm(
     else:
         dims = None
     if ord is None:
-        return vector_norm(A, 2, dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+        return vector_norm(A, 2, dim, keepdim, dtype=dtype)
     if isinstance(ord, str) or (A.ndim == 2 if dims is None else len(dims) == 2):
         where = (-2, -1) if dims is None else dims
-        return matrix_norm(A, ord, where, keepdim, dtype=dtype)  # type: ignore[no-any-return]
-    return vector_norm(A, ord, dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
-
-
-@function
-def norm(
-    input: Tensor,
-    p: float | str | None = "fro",
-    dim: Dim = None,
-    keepdim: bool = False,
-    dtype: Any = None,
-) -> Tensor:
-    """The p-norm of all elements along ``dim``, or with ``p='nuc'`` the nuclear norm of matrices.
-
-    Numbers mean norms of vectors here; :func:`kilograd.linalg.norm` takes 2 for the largest
-    singular value of a matrix.
-
-    Raises:
-        RuntimeError: not floating point, or an unknown p.
-
-    >>> import kilograd as kg
-    >>> kg.norm(kg.tensor([[3.0, 0.0], [0.0, 4.0]]))
-    tensor(5.)
-    """
-    x = tensor_like(input)
-    if p == "nuc":
-        dims = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else dim
-        return matrix_norm(x, "nuc", dims, keepdim, dtype=dtype)  # type: ignore[no-any-return]
-    if p == "fro":
-        if isinstance(dim, (tuple, list)) and len(dim) > 2:
-            raise ShapeError(f"norm: the Frobenius norm is over at most two dimensions, got {dim}")
-        p = 2
-    elif isinstance(p, str):
-        raise ShapeError(f"norm: Order {p} not supported.")
-    return p_norm(x, 2 if p is None else p, dim, keepdim, dtype, "norm()")
-
-
-@function
-def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
-    """The p-norm of ``input - other``, which broadcast.
-
-    Raises:
-        RuntimeError: not floating point.
-
-    >>> import kilograd as kg
-    >>> kg.dist(kg.tensor([3.0, 4.0]), kg.zeros(2))
-    tensor(5.)
-    """
-    return p_norm(tensor_like(input) - other, p, None, False, None, "dist()")
+        return matrix_norm(A, ord, where, keepdim, dtype=dtype)
+    return vector_norm(A, ord, dim, keepdim, dtype=dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,15 @@ def set_rng_state(new_state: Any) -> None:
 
 def _floating(dtype: Any) -> np.dtype[Any]:
     return dtypes.get_default_dtype().dtype if dtype is None else dtypes.as_dtype(dtype).dtype
+
+
+def _in_memory_order(x: Any, draw: Callable[[tuple[int, ...]], Any]) -> Any:
+    """A draw for the places of an array, first come the elements that lie first in memory."""
+    if x.flags.c_contiguous:
+        return draw(x.shape)
+    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    drawn = draw(tuple([x.shape[axis] for axis in order]))
+    return drawn.transpose([order.index(axis) for axis in range(x.ndim)])
 
 
 # --- uniform, normal, integers --------------------------------------------------------------------
@@ -155,7 +165,8 @@ def rand_like(
     kilograd.Size([2, 3])
     """
     kind = _kind_like(input, dtype, "rand_like")
-    return made(random.uniform(generator, input.array.shape, dtype=kind), requires_grad, device)
+    array = _in_memory_order(input.array, lambda s: random.uniform(generator, s, dtype=kind))
+    return made(array, requires_grad, device)
 
 
 @function(method=False)
@@ -170,7 +181,8 @@ def randn_like(
     kilograd.Size([2, 3])
     """
     kind = _kind_like(input, dtype, "randn_like")
-    return made(random.normal(generator, input.array.shape, dtype=kind), requires_grad, device)
+    array = _in_memory_order(input.array, lambda s: random.normal(generator, s, dtype=kind))
+    return made(array, requires_grad, device)
 
 
 @function(method=False)
@@ -189,9 +201,10 @@ def randint_like(
     if high is None:
         low, high = 0, low
     low, high = operator.index(low), operator.index(high)
-    return made(
-        random.random_integers(generator, low, high, input.array.shape, kind), requires_grad, device
+    array = _in_memory_order(
+        input.array, lambda s: random.random_integers(generator, low, high, s, kind)
     )
+    return made(array, requires_grad, device)
 
 
 # --- from parameters ----------------------------------------------------------------------------------
@@ -299,8 +312,9 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
 # --- in place -------------------------------------------------------------------------------------------
 
 
-def _put(self: Tensor, array: Any, name: str) -> Tensor:
+def _put(self: Tensor, name: str, draw: Callable[[tuple[int, ...]], Any]) -> Tensor:
     """Write a draw into a tensor; whatever made the tensor gets zero gradients."""
+    array = _in_memory_order(self.array, draw)
 
     def drawn(old: Tensor) -> Tensor:
         return apply(index_ops.fill, (old, array))
@@ -319,10 +333,9 @@ def uniform_(
     **bounds: Any,
 ) -> Tensor:
     """Fill with uniform numbers in [from, to); returns the tensor."""
-    low = bounds.pop("from", from_)
+    low, high, kind = float(bounds.pop("from", from_)), float(to), self.array.dtype
     _no_more(bounds, "uniform_")
-    array = random.uniform(generator, self.array.shape, float(low), float(to), self.array.dtype)
-    return _put(self, array, "uniform")
+    return _put(self, "uniform", lambda s: random.uniform(generator, s, low, high, kind))
 
 
 def _no_more(unknown: dict[str, Any], name: str) -> None:
@@ -335,14 +348,14 @@ def normal_(
     self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
     """Fill with normal numbers; returns the tensor."""
-    array = random.normal(generator, self.array.shape, float(mean), float(std), self.array.dtype)
-    return _put(self, array, "normal")
+    m, d, kind = float(mean), float(std), self.array.dtype
+    return _put(self, "normal", lambda s: random.normal(generator, s, m, d, kind))
 
 
 @method
 def random_(self: Tensor, *args: Any, generator: Generator | None = None, **bounds: Any) -> Tensor:
-    """Fill with integers: ``random_()``, ``random_(to)`` or ``random_(from, to)``; returns the tensor."""
-    low, high = bounds.pop("from", None), bounds.pop("to", None)
+    """Fill with integers: ``random_()``, ``random_(to)`` or ``random_(from, to)``."""
+    low, high, kind = bounds.pop("from", None), bounds.pop("to", None), self.array.dtype
     _no_more(bounds, "random_")
     if len(args) == 1 and low is None:
         low, high = (0, args[0]) if high is None else (args[0], high)
@@ -350,34 +363,34 @@ def random_(self: Tensor, *args: Any, generator: Generator | None = None, **boun
         low, high = args
     elif len(args) > 2:
         raise TypeError("random_() takes at most (from, to)")
-    shape, kind = self.array.shape, self.array.dtype
     if low is None and high is None:
-        return _put(self, random.full_range_integers(generator, shape, kind), "random")
-    return _put(self, random.random_integers(generator, int(low or 0), high, shape, kind), "random")
+        return _put(self, "random", lambda s: random.full_range_integers(generator, s, kind))
+    start = int(low or 0)
+    return _put(self, "random", lambda s: random.random_integers(generator, start, high, s, kind))
 
 
 @method
 def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Fill with 1 at probability ``p`` (a number, or a tensor), else 0; returns the tensor."""
-    return _put(self, _bernoulli(self, p, generator), "bernoulli")
+    if isinstance(p, Tensor):
+        values = _bernoulli(self, p, generator)
+        return self._inplace(lambda old: apply(index_ops.fill, (old, values)))
+    kind = self.array.dtype
+    return _put(self, "bernoulli", lambda s: random.bernoulli(generator, float(p), s, kind))
 
 
 @method
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fill with exponential numbers at rate ``lambd``; returns the tensor."""
-    return _put(
-        self,
-        random.exponential(generator, self.array.shape, float(lambd), self.array.dtype),
-        "exponential",
-    )
+    rate, kind = float(lambd), self.array.dtype
+    return _put(self, "exponential", lambda s: random.exponential(generator, s, rate, kind))
 
 
 @method
 def geometric_(self: Tensor, p: float, *, generator: Generator | None = None) -> Tensor:
     """Fill with the number of trials up to the first success; returns the tensor."""
-    return _put(
-        self, random.geometric(generator, self.array.shape, float(p), self.array.dtype), "geometric"
-    )
+    chance, kind = float(p), self.array.dtype
+    return _put(self, "geometric", lambda s: random.geometric(generator, s, chance, kind))
 
 
 @method
@@ -385,10 +398,8 @@ def cauchy_(
     self: Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None
 ) -> Tensor:
     """Fill with numbers from the Cauchy distribution; returns the tensor."""
-    array = random.cauchy(
-        generator, self.array.shape, float(median), float(sigma), self.array.dtype
-    )
-    return _put(self, array, "cauchy")
+    m, d, kind = float(median), float(sigma), self.array.dtype
+    return _put(self, "cauchy", lambda s: random.cauchy(generator, s, m, d, kind))
 
 
 @method
@@ -396,7 +407,5 @@ def log_normal_(
     self: Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None
 ) -> Tensor:
     """Fill with exponentials of normal numbers; returns the tensor."""
-    array = random.log_normal(
-        generator, self.array.shape, float(mean), float(std), self.array.dtype
-    )
-    return _put(self, array, "log_normal")
+    m, d, kind = float(mean), float(std), self.array.dtype
+    return _put(self, "log_normal", lambda s: random.log_normal(generator, s, m, d, kind))

@@ -158,7 +158,7 @@ def numel(input: Tensor) -> int:
     >>> kg.numel(kg.zeros(2, 3))
     6
     """
-    return int(input.array.size)
+    return int(_tensor(input, "numel").array.size)
 
 
 Tensor.ndimension = dim  # type: ignore[attr-defined]
@@ -1629,4 +1629,4 @@ def sum_to_size(self: Tensor, size: Shape) -> Tensor:
     lead = len(old) - len(shape)
     if lead < 0 or any(n not in (1, m) for n, m in zip(shape, old[lead:], strict=True)):
         raise ShapeError(f"size {list(shape)} is not expandable to size {list(old)}.")
-    return driver.unbroadcast(self, shape)
+    return self if shape == old != () else driver.unbroadcast(self, shape)

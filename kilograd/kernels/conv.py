@@ -16,6 +16,7 @@ channels are many, only the last dimension's offsets are copied into cols and th
 matrix products on shifted views of it (`outer`), which copies kw times the input instead of kh*kw.
 
 With few input channels, or a 1x1 kernel, a plain im2col is quicker: y is written in place (`_direct`).
+Depthwise has a way of its own (see `depthwise`).
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from kilograd.kernels import depthwise
 from kilograd.kernels.threads import scratch, sliced
 from kilograd.kernels.window import Ints, Pairs, out_sizes, pad, windows
 
-BUDGET = 1 << 20  # elements of columns made at a time
+BUDGET = 1 << 19  # elements of columns made at a time
 ENOUGH = 160  # rows of columns that keep a matrix product busy; more are worth splitting
 
 
@@ -44,7 +46,7 @@ class Grid(NamedTuple):
     outer: list[tuple[int, int]]  # kernel offsets done by separate products: (phase, shift)
     inner_tail: int  # the longest shifts: zeros needed after the last image
     outer_tail: int
-    crop: tuple[slice, ...]  # the valid outputs
+    crop: tuple[Any, ...]  # the valid outputs
 
 
 @lru_cache(maxsize=1024)
@@ -113,13 +115,11 @@ class _Panels:
         groups: int,
         split: bool = True,
     ) -> None:
-        self.C, (O, self.Cg), kernel, self.G = x_shape[1], w_shape[:2], w_shape[2:], groups
-        self.Og = O // groups
+        self.C, self.Cg, kernel = x_shape[1], w_shape[1], w_shape[2:]
+        self.G, self.Og = groups, w_shape[0] // groups
         outer = 0
         while (
-            split
-            and outer < len(kernel) - 1
-            and self.Cg * math.prod(kernel[outer + 1 :]) >= ENOUGH
+            split and outer < len(kernel) - 1 and self.Cg * math.prod(kernel[outer + 1 :]) >= ENOUGH
         ):
             outer += 1
         self.grid = _grid(x_shape[2:], kernel, stride, padding, dilation, out, outer)
@@ -183,8 +183,9 @@ class _Panels:
 
 def _direct(x: np.ndarray, w_shape: Ints, out: Ints) -> bool:
     """Whether im2col costs less than laying out a grid and copying y out of it."""
-    (O, Cg), kernel, C = w_shape[:2], math.prod(w_shape[2:]), x.shape[1]
-    return (kernel == 1 or (Cg == C and C * kernel <= 2 * (C + O))) and math.prod(out) >= 64
+    C, kernel = x.shape[1], math.prod(w_shape[2:])
+    few = w_shape[1] == C and C * kernel <= max(160, 4 * (C + w_shape[0]))
+    return (kernel == 1 or few) and math.prod(out) >= 128
 
 
 def _im2col(
@@ -211,8 +212,11 @@ def conv_forward(
     padding: Pairs,
     dilation: Ints,
     groups: int = 1,
+    bias: np.ndarray | None = None,
 ) -> np.ndarray:
-    """x (N, C, *spatial), w (O, C/groups, *k) -> y (N, O, *out); padding is (before, after) per dim.
+    """x (N, C, *spatial), w (O, C/groups, *k), bias (O,) -> y (N, O, *out).
+
+    padding: (before, after) for each spatial dimension.
 
     >>> x, w = np.arange(5.0).reshape(1, 1, 5), np.array([[[1.0, 0, -1]]])
     >>> conv_forward(x, w, (1,), ((1, 1),), (1,))
@@ -221,20 +225,23 @@ def conv_forward(
     kernel = w.shape[2:]
     out = out_sizes(x.shape[2:], kernel, stride, padding, dilation)
     y = np.empty((len(x), len(w), *out), np.result_type(x, w))
+    shift = None if bias is None else bias.reshape(-1, *[1] * len(out))
     if y.size == 0 or w.size == 0:
-        y[...] = 0
+        y[...] = 0 if shift is None else shift
         return y
+    if depthwise.suits(x.shape, w.shape, out, groups):
+        return depthwise.depthwise_forward(x, w, out, stride, padding, dilation, shift)
 
     def direct(start: int, stop: int) -> None:
         wm = w.reshape(groups, len(w) // groups, -1)
         part = y[start:stop].reshape(stop - start, *wm.shape[:2], -1)
         for at, cols in _im2col(x[start:stop], kernel, stride, padding, dilation, out):
             np.matmul(wm, cols.reshape(len(cols), groups, wm.shape[2], -1), out=part[at])
+            if shift is not None:
+                y[start:stop][at] += shift
 
     def gridded(start: int, stop: int) -> None:
-        on = _Panels(
-            stop - start, x.shape, w.shape, out, stride, padding, dilation, groups
-        )
+        on = _Panels(stop - start, x.shape, w.shape, out, stride, padding, dilation, groups)
         buf, acc, cols = on.memory(y.dtype)
         more = scratch("conv.more", (on.G, on.Og, on.block), y.dtype)
         wm = on.weights(w)
@@ -249,7 +256,10 @@ def conv_forward(
                     np.matmul(wm[i], rhs, out=target)
                     if i:
                         acc[..., p:q] += target
-            y[at] = on.outputs(acc, at.stop - at.start)
+            if shift is None:
+                y[at] = on.outputs(acc, at.stop - at.start)
+            else:
+                np.add(on.outputs(acc, at.stop - at.start), shift, out=y[at])
 
     sliced(direct if _direct(x, w.shape, out) else gridded, len(x), x.size + y.size)
     return y
@@ -275,6 +285,8 @@ def conv_input_grad(
     kernel, out, dtype = w.shape[2:], g.shape[2:], np.result_type(g, w)
     if g.size == 0 or w.size == 0:
         return np.zeros(x_shape, dtype)
+    if depthwise.suits(x_shape, w.shape, out, groups):
+        return depthwise.depthwise_input_grad(g, w, x_shape, stride, padding, dilation)
     back = _full(x_shape, kernel, padding, dilation, out)
     narrow = len(w) <= x_shape[1] or math.prod(kernel) == 1
     if narrow and all(s == 1 for s in stride) and all(min(pair) >= 0 for pair in back):
@@ -334,6 +346,8 @@ def conv_weight_grad(
     kernel, out, dtype = w_shape[2:], g.shape[2:], np.result_type(g, x)
     if g.size == 0 or x.size == 0:
         return np.zeros(w_shape, dtype)
+    if depthwise.suits(x.shape, w_shape, out, groups):
+        return depthwise.depthwise_weight_grad(g, x, w_shape, stride, padding, dilation)
 
     def direct(start: int, stop: int) -> np.ndarray:
         total = np.zeros((groups, w_shape[0] // groups, math.prod(w_shape[1:])), dtype)
@@ -344,9 +358,7 @@ def conv_weight_grad(
         return total.reshape(w_shape)
 
     def gridded(start: int, stop: int) -> np.ndarray:
-        on = _Panels(
-            stop - start, x.shape, w_shape, out, stride, padding, dilation, groups
-        )
+        on = _Panels(stop - start, x.shape, w_shape, out, stride, padding, dilation, groups)
         buf, acc, cols = on.memory(dtype)
         total = np.zeros((len(on.grid.outer), on.G, on.Og, on.Cg * on.K), dtype)
         for at in on.panels(start, stop):

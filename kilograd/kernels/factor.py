@@ -113,7 +113,9 @@ def exponential(a: Array) -> Array:
     odd = x @ (
         x6 @ (c[13] * x6 + c[11] * x4 + c[9] * x2) + c[7] * x6 + c[5] * x4 + c[3] * x2 + c[1] * one
     )
-    even = x6 @ (c[12] * x6 + c[10] * x4 + c[8] * x2) + c[6] * x6 + c[4] * x4 + c[2] * x2 + c[0] * one
+    even = (
+        x6 @ (c[12] * x6 + c[10] * x4 + c[8] * x2) + c[6] * x6 + c[4] * x4 + c[2] * x2 + c[0] * one
+    )
     y = np.linalg.solve(even - odd, even + odd)
     for i in range(int(s.max())):
         y = np.where(i < s, y @ y, y)

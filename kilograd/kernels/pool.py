@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 
 from kilograd.kernels.separable import Taps, apply
 from kilograd.kernels.threads import sliced
-from kilograd.kernels.window import Ints, both_sides, pad
+from kilograd.kernels.window import Ints, pad
 
-PANEL = 1 << 16  # elements worked on at a time, so that passes after the first find them in cache
+PANEL = 1 << 17  # elements worked on at a time, so that passes after the first find them in cache
 
 
 def pool_sizes(
@@ -92,26 +93,23 @@ def max_pool_forward(
     corner = np.zeros((), np.int64)  # flat index of each window's first element
     for o, s, p, t in zip(out, stride, padding, steps, strict=True):
         corner = corner[..., None] + (np.arange(o) * s - p) * t
+    passes = []  # last dimension first, as memory lies
+    for i in reversed(range(len(size))):
+        begin = np.maximum(padding[i] - np.arange(out[i]) * stride[i], 0)
+        begin = -(-begin // dilation[i]) * dilation[i]  # the first element that exists
+        begin = begin.reshape(-1, *[1] * (len(size) - 1 - i))
+        distances = [np.array(k * dilation[i]) for k in range(kernel[i])]
+        pick = partial(_slide, axis=i + 1, out=out[i], stride=stride[i], dilation=dilation[i])
+        passes.append((pick, *((d * steps[i]).astype(compact) for d in (begin, *distances))))
     count = max(1, PANEL // math.prod(size))
 
     def run(start: int, stop: int) -> None:
         for n in range(start, stop, count):
             at = slice(n, min(n + count, stop))
             best = pad(planes[at], border, _lowest(x.dtype))[:, 0]
-            found = None
-            for i in reversed(range(len(size))):
-                begin = np.maximum(padding[i] - np.arange(out[i]) * stride[i], 0)
-                begin = -(-begin // dilation[i]) * dilation[i]  # the first element that exists
-                best, found = _best(
-                    best,
-                    found,
-                    partial(
-                        _slide, axis=i + 1, out=out[i], stride=stride[i], dilation=dilation[i]
-                    ),
-                    begin.reshape(-1, *[1] * (len(size) - 1 - i)),
-                    [np.array(k * dilation[i]) for k in range(kernel[i])],
-                    compact(steps[i]),
-                )
+            found: Any = None
+            for pick, begin, *distances in passes:
+                best, found = _best(best, found, pick, begin, distances)
             y[at] = best
             np.add(corner, found, out=indices[at])
 
@@ -125,16 +123,14 @@ def _best(
     pick: Callable[..., np.ndarray],
     begin: np.ndarray,
     distances: list[np.ndarray],
-    step: np.integer,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Maxima of the windows along one axis, and where they are, counted from the window's corner.
 
     found: where they are for the axes done before. pick(a, k=k): element k of each window of a, which is
-    distances[k] steps along the axis. begin: the first element that may win (padding never does, not
-    even where everything is -inf); step: what one step along this axis is in flat indices.
+    distances[k] from the corner; begin: the distance of the first element that may win (padding never
+    does, not even where everything is -inf). Distances are in flat indices.
     """
     best = pick(x, k=0)
-    begin = begin.astype(step.dtype) * step
     where = np.broadcast_to(begin, best.shape) if found is None else pick(found, k=0) + begin
     for k in range(1, len(distances)):
         value = pick(x, k=k)
@@ -142,12 +138,11 @@ def _best(
         best = np.maximum(best, value, out=None if k == 1 else best)
         if best.dtype.kind == "f" and np.isnan(best.max()):
             better |= np.isnan(value)
-        distance = distances[k].astype(step.dtype) * step
         if found is None:  # distances only grow, so the largest that improved is the maximum's
-            where = np.maximum(where, better * distance)
+            where = np.maximum(where, better * distances[k], out=None if k == 1 else where)
         else:  # where better: arithmetic, because masked copies are ten times slower
             change = pick(found, k=k) - where
-            change += distance
+            change += distances[k]
             change *= better
             where += change
     return best, where
@@ -371,9 +366,7 @@ def adaptive_avg_pool_backward(g: np.ndarray, x_shape: Ints) -> np.ndarray:
     return apply(g, [_averaging(n, o).T for n, o in zip(x_shape[2:], out, strict=True)])
 
 
-def adaptive_max_pool_forward(
-    x: np.ndarray, output_size: Ints
-) -> tuple[np.ndarray, np.ndarray]:
+def adaptive_max_pool_forward(x: np.ndarray, output_size: Ints) -> tuple[np.ndarray, np.ndarray]:
     """x (N, C, *spatial) -> (y, indices), both (N, C, *output_size); grad is pool_scatter.
 
     >>> adaptive_max_pool_forward(np.array([[[1.0, 3, 2, 6]]]), (2,))
@@ -392,9 +385,8 @@ def adaptive_max_pool_forward(
             best,
             found,
             lambda a, k, axis=i + 1, elements=elements: np.take(a, elements[k], axis),
-            start.reshape(after),
-            [element.reshape(after) for element in elements],
-            np.int64(step),
+            start.reshape(after) * step,
+            [element.reshape(after) * step for element in elements],
         )
         step *= size[i]
     shape = (N, C, *output_size)

@@ -1,8 +1,8 @@
-"""Resizing: each interpolation says, for one dimension, which inputs an output sees and with what weights.
+"""Resizing: each interpolation says, for one dimension, which inputs an output sees and how much of each.
 
-That list of taps is all there is to a mode. Dimensions are independent, so an image is resized along one after
-the other, and the transpose of every mode comes from the same list (see `separable`). Coordinates are
-computed in the precision of the data, as PyTorch does, because the floor of a coordinate may depend on it.
+That list of taps is all there is to a mode. Dimensions are independent, so an image is resized along one
+after the other, and the transpose of every mode comes from the same list (see `separable`). Coordinates are
+computed in the precision of the data, as PyTorch does: the floor of a coordinate may depend on it.
 """
 
 from __future__ import annotations

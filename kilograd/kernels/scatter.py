@@ -1,8 +1,8 @@
 """Scatter: writing by index where indices repeat, so that contributions must accumulate.
 
 NumPy's `out[index] += values` keeps only the last of equal indices. `np.add.at` adds all, quickly for one
-flat index into one flat array and slowly for anything else; so every function here first says, for each value,
-the flat place it goes to.
+flat index into one flat array and slowly for anything else; so every function here first says, for each
+value, the flat place it goes to.
 """
 
 from __future__ import annotations

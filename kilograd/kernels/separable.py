@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -75,8 +76,9 @@ def apply(x: np.ndarray, maps: Sequence[Taps | None]) -> np.ndarray:
 
 def _apply(x: np.ndarray, axis: int, taps: Taps) -> np.ndarray:
     """x (…, inputs at axis, …) -> (…, outputs at axis, …)."""
-    before, after = (slice(None),) * axis, (1,) * (x.ndim - 1 - axis)
-    y = None
+    before: Any = (slice(None),) * axis
+    after = (1,) * (x.ndim - 1 - axis)
+    y: np.ndarray | None = None
     for row, column, weight in taps.ranks:
         part = x.take(column, axis)
         if not (weight == 1).all():
@@ -86,6 +88,6 @@ def _apply(x: np.ndarray, axis: int, taps: Taps) -> np.ndarray:
         else:
             if y is None:
                 y = np.zeros((*x.shape[:axis], taps.outputs, *x.shape[axis + 1 :]), x.dtype)
-            y[(*before, row) if len(row) < taps.outputs else ...] += part
+            y[(*before, row if len(row) < taps.outputs else slice(None))] += part
     assert y is not None
     return y

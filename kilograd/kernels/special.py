@@ -24,9 +24,10 @@ def blockwise(fn: Callable[..., Array]) -> Callable[..., Array]:
 
     @functools.wraps(fn)
     def kernel(*xs: Array) -> Array:
+        dtype = np.result_type(*xs)  # before numbers become arrays: theirs gives way
         if count > 1:
             xs = tuple(np.broadcast_arrays(*xs))
-        shape, dtype = xs[0].shape, np.result_type(*xs)
+        shape = xs[0].shape
         flat = [x.reshape(-1) for x in xs]
         y = np.empty(flat[0].size, dtype)
         with np.errstate(all="ignore"):

@@ -18,11 +18,13 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+MOST = 16  # threads; more would wait for Python's lock, which every NumPy call takes twice
 _KEEP = 1 << 24  # scratch larger than this many bytes is not kept between calls
 _local = threading.local()
 _busy = threading.Lock()  # one parallel region at a time; a second caller runs its slices itself
@@ -50,7 +52,28 @@ def _blas_control() -> tuple[Callable[[int], Any], Callable[[], int]] | None:
 
 
 _blas = _blas_control()
-_workers = min(_cores(), 8) if _blas else 1
+_workers = min(_cores(), MOST) if _blas else 1
+
+
+def get_num_threads() -> int:
+    """How many threads kernels are cut for.
+
+    >>> get_num_threads() >= 1
+    True
+    """
+    return _workers
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads here and in BLAS (here one, where BLAS cannot be told)."""
+    global _workers, _pool
+    if n < 1:
+        raise ValueError(f"set_num_threads expects a positive integer, got {n}")
+    with _busy:
+        if _blas is not None:
+            _blas[0](n)
+            _workers = min(n, MOST)
+            _pool = None  # made anew, as large as needed; the old one ends with its last reference
 
 
 def _forget_pool() -> None:
@@ -83,9 +106,12 @@ def sliced(f: Callable[[int, int], Any], n: int, work: float = math.inf) -> list
             _pool = ThreadPoolExecutor(_workers - 1, thread_name_prefix="kilograd")
         set_threads(1)
         cuts = [n * i // parts for i in range(parts + 1)]
-        futures = [_pool.submit(f, a, b) for a, b in zip(cuts[1:], cuts[2:], strict=False)]
-        first = f(0, cuts[1])
-        return [first] + [future.result() for future in futures]
+        futures = [_pool.submit(f, a, b) for a, b in pairwise(cuts[1:])]
+        try:
+            first = f(0, cuts[1])
+        finally:
+            wait(futures)
+        return [first, *(future.result() for future in futures)]
     finally:
         set_threads(before)
         _busy.release()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -40,7 +41,8 @@ def pad(x: np.ndarray, padding: Pairs, value: float = 0) -> np.ndarray:
     size = x.shape[2:]
     shape = tuple(n + a + b for n, (a, b) in zip(size, padding, strict=True))
     padded = np.full((*x.shape[:2], *shape), value, x.dtype)
-    padded[(..., *[slice(a, a + n) for n, (a, _) in zip(size, padding, strict=True)])] = x
+    inside: Any = (..., *(slice(a, a + n) for n, (a, _) in zip(size, padding, strict=True)))
+    padded[inside] = x
     return padded
 
 
@@ -57,7 +59,7 @@ def windows(x: np.ndarray, kernel: Ints, stride: Ints, dilation: Ints, out: Ints
     )
 
 
-def offsets(kernel: Ints, stride: Ints, dilation: Ints, out: Ints) -> list[tuple[Ints, tuple]]:
+def offsets(kernel: Ints, stride: Ints, dilation: Ints, out: Ints) -> list[tuple[Ints, Any]]:
     """For every kernel offset: (offset, index of the elements of padded x that it meets).
 
     >>> offsets((2,), (2,), (1,), (3,))
@@ -112,6 +114,7 @@ def fold(
         (N, C, *(n + 2 * p for n, p in zip(output_size, padding, strict=True))), cols.dtype
     )
     for i, where in offsets(kernel, stride, dilation, out):
-        padded[where] += cols[(slice(None), slice(None), *i)]
-    inside = tuple(slice(p, p + n) for n, p in zip(output_size, padding, strict=True))
-    return np.ascontiguousarray(padded[(..., *inside)])
+        part: Any = (slice(None), slice(None), *i)
+        padded[where] += cols[part]
+    inside: Any = (..., *(slice(p, p + n) for n, p in zip(output_size, padding, strict=True)))
+    return np.ascontiguousarray(padded[inside])

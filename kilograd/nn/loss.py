@@ -88,6 +88,8 @@ class HuberLoss(_Loss):
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction=reduction)
+        if not isinstance(delta, (float, int)):
+            raise TypeError(f"delta must be a float or int, got: {type(delta)}")
         self.delta = delta
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -409,8 +411,8 @@ class AdaptiveLogSoftmaxWithLoss(Module):
     frequency. x (N, in_features), target (N) → (output (N), loss).
 
     >>> import kilograd as kg
-    >>> layer = kg.nn.AdaptiveLogSoftmaxWithLoss(8, 20, [5, 10])
-    >>> layer.log_prob(kg.zeros(2, 8)).shape, layer.predict(kg.zeros(2, 8)).shape
+    >>> layer = kg.nn.AdaptiveLogSoftmaxWithLoss(16, 20, [5, 10])
+    >>> layer.log_prob(kg.zeros(2, 16)).shape, layer.predict(kg.zeros(2, 16)).shape
     (kilograd.Size([2, 20]), kilograd.Size([2]))
     """
 

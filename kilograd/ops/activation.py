@@ -10,25 +10,17 @@ import math
 
 import numpy as np
 
+from kilograd.kernels import activation as kernels
 from kilograd.ops import elementwise as ew
 from kilograd.ops.elementwise import where
 from kilograd.ops.op import op
 from kilograd.ops.reduce import sum as sum_
-
-SQRT_HALF = math.sqrt(0.5)
-SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
-CUBIC = 0.044715  # of the tanh approximation of GELU
 
 
 def floating(name, x):
     """Refuse integers where PyTorch has no kernel for them."""
     if x.dtype.kind not in "fc":
         raise NotImplementedError(f'"{name}" not implemented for {x.dtype}')
-
-
-def _in_place(ufunc, y):
-    """The ufunc of a fresh array, written over it (NumPy's 0-d results are numbers, not arrays)."""
-    return ufunc(y, out=y) if type(y) is np.ndarray else ufunc(y)
 
 
 def _number(value, like):
@@ -50,6 +42,8 @@ def leaky_relu(x, *, slope):
 
 @leaky_relu.vjp("x")
 def _(g, x, slope):
+    if 0 <= slope <= 1:
+        return g * np.maximum(np.sign(x), slope)
     return where(x > 0, g, g * slope)
 
 
@@ -77,7 +71,7 @@ def hardtanh(x, *, low, high):
 
 @hardtanh.vjp("x")
 def _(g, x, low, high):
-    return where((x > low) & (x < high), g, 0.0)
+    return g * ((x > low) & (x < high))
 
 
 @op
@@ -91,7 +85,7 @@ def hardsigmoid(x):
 
 @hardsigmoid.vjp("x")
 def _(g, x):
-    return where((x > -3) & (x < 3), g * (1 / 6), 0.0)
+    return g * ((x > -3) & (x < 3)) * (1 / 6)
 
 
 @op
@@ -106,7 +100,7 @@ def hardswish(x):
 
 @hardswish.vjp("x")
 def _(g, x):
-    return where(x < 3, where(x > -3, g * (x * (1 / 3) + 0.5), 0.0), g)
+    return g * ((x * (1 / 3) + 0.5) * ((x > -3) & (x < 3)) + (x >= 3))
 
 
 @op
@@ -117,14 +111,14 @@ def threshold(x, *, threshold, value):
 
 @threshold.vjp("x")
 def _(g, x, threshold):
-    return where(x <= threshold, 0.0, g)
+    return g * (x > threshold)
 
 
 @op
 def hardshrink(x, *, lambd):
     """``x`` outside of [-lambd, lambd], else 0."""
     floating("hardshrink", x)
-    return np.where((x >= -lambd) & (x <= lambd), _number(0, x), x)
+    return x * ((x < -lambd) | (x > lambd))
 
 
 @op
@@ -137,50 +131,44 @@ def softshrink(x, *, lambd):
 @hardshrink.vjp("x")
 @softshrink.vjp("x")
 def _(g, x, lambd):
-    return where((x >= -lambd) & (x <= lambd), 0.0, g)
+    return g * ((x < -lambd) | (x > lambd))
 
 
 # --- curves -------------------------------------------------------------------------------------
 
 
-@op
+def _elu_composition(x, *, alpha, scale, input_scale):
+    positive = x > 0
+    bent = np.expm1(where(positive, 0.0, x) * input_scale) * (scale * alpha)
+    return where(positive, x * scale, bent)
+
+
+@op(composition=_elu_composition)
 def elu(x, *, alpha=1.0, scale=1.0, input_scale=1.0):
     """``scale * x`` where positive, else ``scale * alpha * (exp(input_scale * x) - 1)``."""
     floating("elu", x)
-    y = np.minimum(x, 0)
-    if input_scale != 1:
-        y *= input_scale
-    y = _in_place(np.expm1, y)
-    y *= scale * alpha
-    positive = np.maximum(x, 0)
-    if scale != 1:
-        positive *= scale
-    y += positive
-    return y
+    return kernels.elu(x, alpha=alpha, scale=scale, input_scale=input_scale)
 
 
 @elu.vjp("x")
 def _(g, x, alpha, scale, input_scale):
-    bent = np.exp(where(x > 0, 0.0, x) * input_scale) * (scale * alpha * input_scale)
-    return g * where(x > 0, scale, bent)
+    return kernels.elu_gradient(g, x, alpha=alpha, scale=scale, input_scale=input_scale)
 
 
 @op
 def softplus(x, *, beta, threshold):
     """``log(1 + exp(beta * x)) / beta``, and ``x`` itself where ``beta * x > threshold``."""
     floating("softplus", x)
+    if beta == 1 and threshold >= 20:  # the formula gives x there
+        return kernels.softplus(x)
     z = x * beta
-    y = np.log1p(np.exp(-np.absolute(z)))
-    y += np.maximum(z, 0)
-    y *= 1 / beta
-    above = z > threshold
-    if threshold < 20 or above.any():
-        y = np.where(above, x, y)
-    return y
+    return np.where(z > threshold, x, kernels.softplus(z) / beta)
 
 
 @softplus.vjp("x")
 def _(g, x, beta, threshold):
+    if beta == 1 and threshold >= 20:
+        return g * ew.sigmoid(x)
     z = x * beta
     return where(z > threshold, g, g * ew.sigmoid(z))
 
@@ -189,7 +177,7 @@ def _(g, x, beta, threshold):
 def logsigmoid(x):
     """``log(1 / (1 + exp(-x)))``."""
     floating("log_sigmoid", x)
-    return np.minimum(x, 0) - _in_place(np.log1p, np.exp(-np.absolute(x)))
+    return -kernels.softplus(-x)
 
 
 @logsigmoid.vjp("x")
@@ -205,42 +193,35 @@ def _silu_composition(x):
 def silu(x):
     """``x * sigmoid(x)``."""
     floating("silu", x)
-    s = ew.sigmoid(x)
-    return x * s, s
+    return kernels.silu(x)
 
 
 @silu.vjp("x")
 def _(g, x, s):
-    d = 1 - s
-    d *= x
-    d += 1
-    d *= s
-    d *= g
-    return d
+    return kernels.silu_gradient(g, x, s)
 
 
 def _mish_composition(x):
-    return x * np.tanh(ew.softplus(x))
+    return x * np.tanh(softplus(x, beta=1.0, threshold=20.0))
 
 
 @op(residuals=("t",), composition=_mish_composition)
 def mish(x):
     """``x * tanh(softplus(x))``."""
     floating("mish", x)
-    t = np.tanh(ew.softplus(x))
-    return x * t, t
+    return kernels.mish(x)
 
 
 @mish.vjp("x")
 def _(g, x, t):
-    return g * (t + x * (1 - t * t) * ew.sigmoid(x))
+    return kernels.mish_gradient(g, x, t)
 
 
 def _gelu_composition(x, *, approximate):
     if approximate == "tanh":
-        inner = np.tanh((x + x * x * x * CUBIC) * SQRT_2_OVER_PI)
+        inner = np.tanh((x + x * x * x * kernels.CUBIC) * kernels.SQRT_2_OVER_PI)
     else:
-        inner = ew.erf(x * SQRT_HALF)
+        inner = ew.erf(x * math.sqrt(0.5))
     return x * (inner + 1) * 0.5
 
 
@@ -248,82 +229,39 @@ def _gelu_composition(x, *, approximate):
 def gelu(x, *, approximate="none"):
     """``x`` times the normal distribution's cdf at ``x``, or its approximation by tanh."""
     floating("GeluKernelImpl", x)
-    if approximate == "tanh":
-        cdf = x * x
-        cdf *= CUBIC * SQRT_2_OVER_PI
-        cdf += SQRT_2_OVER_PI
-        cdf *= x
-        cdf = np.tanh(cdf)
-    else:
-        cdf = ew.erf(x * SQRT_HALF)
-    cdf += 1
-    cdf *= 0.5
-    return x * cdf, cdf
+    return kernels.gelu_tanh(x) if approximate == "tanh" else kernels.gelu(x)
 
 
 @gelu.vjp("x")
 def _(g, x, cdf, approximate):
-    d = x * x
-    if approximate == "tanh":  # d cdf / dx = 2 cdf (1 - cdf) * d inner / dx
-        d *= 6 * CUBIC * SQRT_2_OVER_PI
-        d += 2 * SQRT_2_OVER_PI
-        d *= cdf
-        d *= 1 - cdf
-    else:  # the density
-        d *= -0.5
-        d = np.exp(d)
-        d *= 1 / math.sqrt(2 * math.pi)
-    d *= x
-    d += cdf
-    d *= g
-    return d
+    if approximate == "tanh":
+        return kernels.gelu_tanh_gradient(g, x, cdf)
+    return kernels.gelu_gradient(g, x, cdf)
 
 
 # --- softmax ------------------------------------------------------------------------------------
-
-
-def softmax_(x, axis):
-    """Softmax of an array; a new array."""
-    if not x.size:
-        return x.copy()
-    y = _in_place(np.exp, x - np.maximum.reduce(x, axis=axis, keepdims=True))
-    y /= np.add.reduce(y, axis=axis, keepdims=True)
-    return y
 
 
 @op
 def softmax(x, *, axis):
     """``exp(x)`` divided by its sum along an axis."""
     floating("softmax_lastdim_kernel_impl", x)
-    return softmax_(x, axis)
+    return kernels.softmax(x, axis)
 
 
 @softmax.vjp("x")
 def _(g, y, axis):
     d = g * y
-    d -= y * sum_(d, axis=axis, keepdims=True)
-    return d
-
-
-def log_softmax_(x, axis):
-    """The logarithm of softmax of an array; a new array."""
-    if not x.size:
-        return x.copy()
-    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
-    y -= np.log(np.add.reduce(np.exp(y), axis=axis, keepdims=True))
-    return y
+    return d - y * sum_(d, axis=axis, keepdims=True)
 
 
 @op
 def log_softmax(x, *, axis):
     """``x`` less the logarithm of the sum of its ``exp`` along an axis."""
     floating("log_softmax_lastdim_kernel_impl", x)
-    return log_softmax_(x, axis)
+    return kernels.log_softmax(x, axis)
 
 
 @log_softmax.vjp("x")
 def _(g, y, axis):
-    d = np.exp(y) * -sum_(g, axis=axis, keepdims=True)
-    d += g
-    return d
-
+    return g - np.exp(y) * sum_(g, axis=axis, keepdims=True)

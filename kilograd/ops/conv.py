@@ -85,24 +85,24 @@ def _(g, v, x_shape, stride, padding, dilation, groups):
                       groups=groups)  # fmt: skip
 
 
-@op(name="im2col")
-def unfold(x, *, kernel, dilation, padding, stride):
+@op
+def im2col(x, *, kernel, dilation, padding, stride):
     """The windows of x (N, C, *spatial) as columns: (N, C*prod(kernel), L)."""
     return window.unfold(x, kernel, dilation, padding, stride)
 
 
-@op(name="col2im")
-def fold(x, *, shape, kernel, dilation, padding, stride):
-    """The transpose of ``unfold``: columns added up where their windows overlap."""
+@op
+def col2im(x, *, shape, kernel, dilation, padding, stride):
+    """The transpose of ``im2col``: columns added up where their windows overlap."""
     return window.fold(x, shape, kernel, dilation, padding, stride)
 
 
-@unfold.vjp("x")
+@im2col.vjp("x")
 def _(g, x_shape, kernel, dilation, padding, stride):
-    return fold(g, shape=tuple(x_shape[2:]), kernel=kernel, dilation=dilation, padding=padding,
+    return col2im(g, shape=tuple(x_shape[2:]), kernel=kernel, dilation=dilation, padding=padding,
                 stride=stride)  # fmt: skip
 
 
-@fold.vjp("x")
+@col2im.vjp("x")
 def _(g, kernel, dilation, padding, stride):
-    return unfold(g, kernel=kernel, dilation=dilation, padding=padding, stride=stride)
+    return im2col(g, kernel=kernel, dilation=dilation, padding=padding, stride=stride)

@@ -200,10 +200,7 @@ def pinv_gradient(g, x, y):
     k = matmul(gt, y)
     ky = matmul(k, yt)
     return (
-        ky
-        - mT(matmul(y, k))
-        - matmul(matmul(x, y), ky)
-        + matmul(matmul(yt, y), gt - matmul(k, x))
+        ky - mT(matmul(y, k)) - matmul(matmul(x, y), ky) + matmul(matmul(yt, y), gt - matmul(k, x))
     )
 
 

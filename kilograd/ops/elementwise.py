@@ -87,6 +87,13 @@ def ufunc(
 
 
 BY_UFUNC: dict[Any, Op] = {}
+sigmoid: Op  # rules name these before their own line
+digamma: Op
+zeta: Op
+i1: Op
+i1e: Op
+xlogy: Op
+xlog1py: Op
 
 
 def zero(g: Any) -> Any:
@@ -124,9 +131,19 @@ def _negative(x: Any) -> Any:
     return np.negative(x)
 
 
-def _share(a: Any, b: Any) -> Any:
-    """1 where a > b, 1/2 where they tie: each of two equal arguments gets half of the gradient."""
-    return ((a > b) * 2 + (a == b) * 1) * 0.5
+def _square(x: Any) -> Any:
+    return np.square(x) if x.dtype.kind != "b" else x.astype(np.int64)
+
+
+def _absolute(x: Any) -> Any:
+    if x.dtype.kind == "b":
+        raise NotImplementedError("\"abs_cpu\" not implemented for 'Bool'")
+    return np.absolute(x)
+
+
+def _share(g: Any, a: Any, b: Any) -> Any:
+    """All of g where a > b, half where they tie: each of two equal arguments gets half."""
+    return where(a > b, g, where(a == b, g * 0.5, 0.0))
 
 
 def _wins(a: Any, b: Any) -> Any:
@@ -139,11 +156,11 @@ subtract      = ufunc(_subtract,        lambda g: g,                 lambda g: -
 multiply      = ufunc(np.multiply,      lambda g, b: g * b,          lambda g, a: g * a)
 divide        = ufunc(np.divide,        lambda g, b: g / b,          lambda g, b, y: -g * y / b, floats=True)
 negative      = ufunc(_negative,        lambda g: -g, name="negative")
-absolute      = ufunc(np.absolute,      lambda g, x: g * np.sign(x))
-square        = ufunc(np.square,        lambda g, x: g * (x * 2))
+absolute      = ufunc(_absolute,        lambda g, x: g * np.sign(x), name="absolute")
+square        = ufunc(_square,          lambda g, x: g * (x * 2), name="square")
 reciprocal    = ufunc(np.reciprocal,    lambda g, y: -g * (y * y),   floats=True)
-maximum       = ufunc(np.maximum,       lambda g, a, b: g * _share(a, b), lambda g, a, b: g * _share(b, a))
-minimum       = ufunc(np.minimum,       lambda g, a, b: g * _share(b, a), lambda g, a, b: g * _share(a, b))
+maximum       = ufunc(np.maximum,       lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a))
+minimum       = ufunc(np.minimum,       lambda g, a, b: _share(g, b, a), lambda g, a, b: _share(g, a, b))
 fmax          = ufunc(np.fmax,          lambda g, a, b: g * _wins(a, b),  lambda g, a, b: g * ~_wins(a, b))
 fmin          = ufunc(np.fmin,          lambda g, a, b: g * _wins(-a, -b), lambda g, a, b: g * ~_wins(-a, -b))
 hypot         = ufunc(np.hypot,         lambda g, a, y: g * (a / y), lambda g, b, y: g * (b / y), floats=True)
@@ -152,15 +169,13 @@ logaddexp     = ufunc(np.logaddexp,     lambda g, a, b: g * sigmoid(a - b), lamb
 logaddexp2    = ufunc(np.logaddexp2,    lambda g, a, b: g / (np.exp2(b - a) + 1), lambda g, a, b: g / (np.exp2(a - b) + 1), floats=True)
 copysign      = ufunc(np.copysign,      lambda g, a, y: g * (np.sign(a) * np.sign(y)), zero, floats=True)
 # fmt: on
-BY_UFUNC.update({np.subtract: subtract, np.negative: negative})
+BY_UFUNC.update({np.subtract: subtract, np.negative: negative, np.square: square, np.absolute: absolute})
 
 
 def _power(a: Any, b: Any) -> Any:
-    if type(b) is int and a.dtype.kind == "f":
+    if type(b) is int:
         return _whole_power(a, b)
-    if a.dtype.kind in "iub" and np.any(b < 0):
-        if np.ndim(b) == 0:
-            raise ValueError("Integers to negative integer powers are not allowed.")
+    if a.dtype.kind in "iub" and (b < 0).any():
         safe = np.power(a, np.maximum(b, 0))
         whole = np.where(a == 1, 1, np.where(a == -1, 1 - 2 * (b % 2), 0))
         return np.where(b < 0, whole, safe).astype(a.dtype)
@@ -169,20 +184,29 @@ def _power(a: Any, b: Any) -> Any:
 
 def _whole_power(a: Any, n: int) -> Any:
     """A float array to an integer power: by multiplication, sixty times faster than ``pow``."""
-    if abs(n) > 16 or n == 0:
+    m = abs(n)
+    if m > 16 or m == 0:
         return a**n
-    y, m = None, abs(n)
-    while True:
-        if m & 1:
-            y = a if y is None else y * a
-        m >>= 1
-        if not m:
-            break
+    if n == 1:
+        return a.copy()
+    y: Any = a if m % 2 else None
+    while m > 1:
+        m //= 2
         a = a * a
-    return 1 / y if n < 0 else y * 1 if n == 1 else y
+        if m % 2:
+            y = a if y is None else y * a
+    return 1 / y if n < 0 else y
 
 
-power = ufunc(_power, name="power")
+@op
+def power(a, b):
+    """``a ** b``; integers to negative powers are 0 or ±1, and refused if the power is a number."""
+    if type(b) is int and b < 0 and a.dtype.kind in "iub":
+        raise ValueError("Integers to negative integer powers are not allowed.")
+    return _powers(a, b)
+
+
+_powers = typed(_power)
 BY_UFUNC[np.power] = BY_UFUNC[np.float_power] = power
 
 
@@ -236,6 +260,12 @@ BY_UFUNC.update({np.floor_divide: floor_divide, np.remainder: remainder, np.fmod
 # --- exponentials, logarithms, roots ----------------------------------------------------------
 
 
+def _log10(x: Any) -> Any:
+    if x.dtype.char == "f":  # NumPy's float32 log10(100) is 2.0000002
+        return np.log10(x, dtype=np.float64).astype(np.float32)
+    return np.log10(x)
+
+
 def _rsqrt(x: Any) -> Any:
     return 1 / np.sqrt(x)
 
@@ -245,10 +275,12 @@ exp2          = ufunc(np.exp2,          lambda g, y: g * (y * math.log(2)), floa
 expm1         = ufunc(np.expm1,         lambda g, y: g * (y + 1),    floats=True)
 log           = ufunc(np.log,           lambda g, x: g / x,          floats=True)
 log2          = ufunc(np.log2,          lambda g, x: g / (x * math.log(2)), floats=True)
-log10         = ufunc(np.log10,         lambda g, x: g / (x * math.log(10)), floats=True)
+log10         = ufunc(_log10,           lambda g, x: g / (x * math.log(10)), name="log10", floats=True)
 log1p         = ufunc(np.log1p,         lambda g, x: g / (x + 1),    floats=True)
 sqrt          = ufunc(np.sqrt,          lambda g, y: g / (y * 2),    floats=True)
 rsqrt         = ufunc(_rsqrt,           lambda g, y: g * (y * y * y * -0.5), name="rsqrt", floats=True)
+
+BY_UFUNC[np.log10] = log10
 
 # --- trigonometric and hyperbolic -------------------------------------------------------------
 
@@ -272,6 +304,8 @@ def _step(fn: Any) -> Any:
     """A rounding function: integers stay what they are."""
 
     def rounded(x: Any) -> Any:
+        if x.dtype.kind == "b":
+            raise NotImplementedError(f"\"{fn.__name__}_cpu\" not implemented for 'Bool'")
         return fn(x) if x.dtype.kind in _FLOATS else x.copy()
 
     rounded.__name__ = fn.__name__
@@ -332,7 +366,7 @@ left_shift    = ufunc(np.left_shift,    differentiable=False)
 right_shift   = ufunc(np.right_shift,   differentiable=False)
 gcd           = ufunc(np.gcd,           differentiable=False)
 lcm           = ufunc(np.lcm,           differentiable=False)
-nextafter     = ufunc(np.nextafter,     differentiable=False)
+nextafter     = ufunc(np.nextafter,     lambda g: g,                 zero)
 heaviside     = ufunc(_heaviside,       differentiable=False, name="heaviside")
 
 # --- activations: one pass where NumPy would take three -----------------------------------------
@@ -350,6 +384,8 @@ def _sigmoid(x: Any) -> Any:
 
 
 def _relu(x: Any) -> Any:
+    if x.dtype.kind == "b":
+        raise DtypeError("Boolean inputs not supported for relu")
     return np.maximum(x, 0)
 
 
@@ -396,10 +432,10 @@ igamma        = ufunc(special.igamma,   unknown("input"),            lambda g, a
 igammac       = ufunc(special.igammac,  unknown("input"),            lambda g, a, b: -g * _gamma_density(a, b), floats=True)
 i0            = ufunc(special.i0,       lambda g, x: g * i1(x),      floats=True)
 i0e           = ufunc(special.i0e,      lambda g, x, y: g * (i1e(x) - np.sign(x) * y), floats=True)
-i1            = ufunc(special.i1,       lambda g, x, y: g * where(x == 0, 0.5, i0(x) - y / x), floats=True)
-i1e           = ufunc(special.i1e,      lambda g, x, y: g * where(x == 0, 0.5, i0e(x) - y * (np.sign(x) + 1 / x)), floats=True)
+i1            = ufunc(special.i1,       lambda g, x, y: g * where(x == 0, 0.5, i0(x) - y / where(x == 0, 1.0, x)), floats=True)
+i1e           = ufunc(special.i1e,      lambda g, x, y: g * where(x == 0, 0.5, i0e(x) - y * (np.sign(x) + 1 / where(x == 0, 1.0, x))), floats=True)
 xlogy         = ufunc(_xlogy,           lambda g, a, b: where((a == 0) & (b <= 0), 0.0, xlogy(g, b)), lambda g, a, b: g * a / b, name="xlogy", floats=True)
-xlog1py       = ufunc(_xlog1py,         lambda g, a, b: where((a == 0) & (b <= -1), 0.0, g * np.log1p(b)), lambda g, a, b: g * a / (b + 1), name="xlog1py", floats=True)
+xlog1py       = ufunc(_xlog1py,         lambda g, a, b: where((a == 0) & (b <= -1), 0.0, xlog1py(g, b)), lambda g, a, b: g * a / (b + 1), name="xlog1py", floats=True)
 entr          = ufunc(_entr,            lambda g, x: g * (-1 - np.log(x)), name="entr", floats=True)
 sinc          = ufunc(_sinc,            lambda g, x: g * _sinc_slope(x), name="sinc", floats=True)
 # fmt: on
@@ -447,6 +483,9 @@ def _(g, x, eps):
 @op
 def lerp(x, end, weight):
     """``x + weight * (end - x)``, exact at both ends."""
+    if type(weight) is float or type(weight) is int:
+        step = end - x
+        return x + weight * step if abs(weight) < 0.5 else end - step * (1 - weight)
     x, end, weight = promoted(x, end, weight)
     step = end - x
     return np.where(np.abs(weight) < 0.5, x + weight * step, end - step * (1 - weight))
@@ -543,7 +582,7 @@ def frexp(x):
 
 @frexp.vjp("x")
 def _(g, y):
-    return g[0] / np.exp2(y[1] * 1.0)
+    return g[0] / np.exp2(cast(y[1], dtype=g[0].dtype))
 
 
 # --- complex numbers ----------------------------------------------------------------------------
@@ -596,7 +635,7 @@ def _(g):
 @op
 def conj(x):
     """The complex conjugate."""
-    return np.conjugate(x)
+    return np.conjugate(x) if x.dtype.kind == "c" else x.copy()
 
 
 @conj.vjp("x")
@@ -652,9 +691,12 @@ def clamp(x, low, high):
         raise ValueError("at least one of 'min' or 'max' must not be None")
     if x.dtype.kind != "f" or any(type(b) is not float and type(b) is not int for b in bounds):
         x, *bounds = promoted(x, *bounds)
-    if low is not None:
-        x = np.maximum(x, bounds[0])
-    return x if high is None else np.minimum(x, bounds[-1])
+    if low is None:
+        return np.minimum(x, bounds[0])
+    y = np.maximum(x, bounds[0])
+    if high is None:
+        return y
+    return np.minimum(y, bounds[1], out=y if y.ndim and y.shape == x.shape else None)
 
 
 @clamp.vjp("x")

@@ -325,13 +325,21 @@ def places(shape, stride, offset) -> np.ndarray:
 
 @op(view=True)
 def as_strided(x, *, shape, stride, offset, own):
-    """Any strided view of the memory of ``x``, which itself lies there as ``own`` says."""
+    """Any strided view of the memory of ``x``, which itself lies there as ``own`` says.
+
+    An array with another layout (a gradient, say) is first laid out like that: then the result is a
+    copy, which nobody may write into.
+    """
     item = x.itemsize
-    if tuple(s * item for s, n in zip(own[1], x.shape, strict=True) if n != 1) != tuple(
-        s for s, n in zip(x.strides, x.shape, strict=True) if n != 1
-    ):
-        raise ValueError("as_strided: the input's memory layout has changed since")
-    return strided(x, shape, tuple(s * item for s in stride), (offset - own[2]) * item)
+    expected = [s * item for s, n in zip(own[1], x.shape, strict=True) if n != 1]
+    if expected == [s for s, n in zip(x.strides, x.shape, strict=True) if n != 1]:
+        return strided(x, shape, tuple([s * item for s in stride]), (offset - own[2]) * item)
+    mine, taken = places(*own), places(shape, stride, offset)
+    memory = np.zeros(int(max(mine.max(initial=-1), taken.max(initial=-1))) + 1, x.dtype)
+    memory[mine] = x.reshape(-1)
+    y = memory[taken].reshape(shape)
+    y.flags.writeable = False
+    return y
 
 
 @as_strided.vjp("x")

@@ -6,6 +6,8 @@ Read next: ``ops/decompositions.py``.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,7 +50,7 @@ def _general_matmul(a, b):
     if a.dtype.char == "e":  # half precision has no BLAS, and PyTorch sums it in float32
         return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.float16)
     if a.dtype.char == "?":
-        raise NotImplementedError('matmul: "addmm_impl_cpu_" not implemented for \'Bool\'')
+        raise NotImplementedError("matmul: \"addmm_impl_cpu_\" not implemented for 'Bool'")
     if a.ndim > 2 and 0 < b.ndim <= 2:  # one product with all rows instead of one per matrix
         return _rows(a).dot(b).reshape(a.shape[:-1] + b.shape[1:])
     return np.matmul(a, b)
@@ -63,8 +65,7 @@ def _mismatch(a, b, e):
         return e
     if a.ndim == 0 or b.ndim == 0:
         return ShapeError(
-            "both arguments to matmul need to be at least 1D, "
-            f"but they are {a.ndim}D and {b.ndim}D"
+            f"both arguments to matmul need to be at least 1D, but they are {a.ndim}D and {b.ndim}D"
         )
     if a.ndim == 1 == b.ndim:
         return ShapeError(
@@ -104,34 +105,56 @@ def contract(a, b, *, labels):
     No label repeats within one of the three, and each belongs to two of them at least: then the
     derivatives are contractions of the same kind.
     """
+    plan = _plan(labels)
+    if not plan.summed:
+        a, b = promoted(a, b)
+        return a.transpose(plan.a)[plan.spread_a] * b.transpose(plan.b)[plan.spread_b]
+    if plan.swap:
+        a, b = b, a
+    a, b = a.transpose(plan.a), b.transpose(plan.b)
+    batch, left = a.shape[: plan.batch], a.shape[plan.batch : a.ndim - plan.summed]
+    summed, right = a.shape[a.ndim - plan.summed :], b.shape[plan.batch + plan.summed :]
+    inner = math.prod(summed)
+    a = a.reshape((*batch, math.prod(left), inner))
+    y = matmul(a, b.reshape((*batch, inner, math.prod(right))))
+    return y.reshape(batch + left + right).transpose(plan.y)
+
+
+class _Plan(NamedTuple):
+    """How to bring a contraction to a product of matrices, or of broadcast arrays."""
+
+    summed: int  # how many labels are
+    batch: int  # how many both have, and the result
+    swap: bool
+    a: tuple[int, ...]  # the axes in the order batch, left, summed; or in the result's order
+    b: tuple[int, ...]  # batch, summed, right; or in the result's order
+    y: tuple[int, ...]  # the result's axes, from batch, left, right
+    spread_a: tuple[Any, ...] = ()
+    spread_b: tuple[Any, ...] = ()
+
+
+@lru_cache(maxsize=1024)
+def _plan(labels):
     of_a, of_b, of_y = labels
     shared = [i for i in of_a if i in of_b]
     summed = [i for i in shared if i not in of_y]
     if not summed:
-        a, b = promoted(a, b)
-        return _spread_to(a, of_a, of_y) * _spread_to(b, of_b, of_y)
+        axes = [tuple([x.index(i) for i in of_y if i in x]) for x in (of_a, of_b)]
+        spread = [tuple([slice(None) if i in x else None for i in of_y]) for x in (of_a, of_b)]
+        return _Plan(0, 0, False, axes[0], axes[1], (), spread[0], spread[1])
     batch = [i for i in of_y if i in shared]
     left = [i for i in of_y if i not in of_b]
     right = [i for i in of_y if i not in of_a]
-    if left and right and of_y.index(right[0]) < of_y.index(left[0]):  # fewer axes to move after
-        a, b, of_a, of_b, left, right = b, a, of_b, of_a, right, left
-    size = dict(zip(of_a, a.shape, strict=True)) | dict(zip(of_b, b.shape, strict=True))
-
-    def grouped(x, of_x, *groups):
-        x = x.transpose([of_x.index(i) for i in (*batch, *groups[0], *groups[1])])
-        rows, columns = (math.prod([size[i] for i in group]) for group in groups)
-        return x.reshape((*x.shape[: len(batch)], rows, columns))
-
-    y = matmul(grouped(a, of_a, left, summed), grouped(b, of_b, summed, right))
-    order = (*batch, *left, *right)
-    y = y.reshape([size[i] for i in order])
-    return y.transpose([order.index(i) for i in of_y])
-
-
-def _spread_to(x, of_x, of_y):
-    """x with its axes in the order of ``of_y``, and axes of size 1 for those it lacks."""
-    x = x.transpose([of_x.index(i) for i in of_y if i in of_x])
-    return x[tuple([slice(None) if i in of_x else None for i in of_y])]
+    swap = bool(left and right and of_y.index(right[0]) < of_y.index(left[0]))
+    if swap:  # fewer axes to move after
+        of_a, of_b, left, right = of_b, of_a, right, left
+    order = [*batch, *left, *right]
+    return _Plan(
+        len(summed), len(batch), swap,
+        tuple([of_a.index(i) for i in (*batch, *left, *summed)]),
+        tuple([of_b.index(i) for i in (*batch, *summed, *right)]),
+        tuple([order.index(i) for i in of_y]),
+    )  # fmt: skip
 
 
 @contract.vjp("a")
@@ -220,20 +243,20 @@ def _(g, a, y, upper, unit):
 
 
 @op
-def cholesky_solve(b, factor_, *, upper):
-    """The x of L Lᵀ x = b for triangular factors L (*, n, n) (Lᵀ if ``upper``), b (*, n, k)."""
-    lower = mT(factor_) if upper else factor_
-    return factor.substitute(mT(lower), factor.substitute(lower, b, False), True)
+def cholesky_solve(b, triangle, *, upper):
+    """The x of L Lᴴ x = b for triangular factors L (*, n, n) (Lᵀ if ``upper``), b (*, n, k)."""
+    lower = mT(triangle).conj() if upper else triangle
+    return factor.substitute(mT(lower).conj(), factor.substitute(lower, b, False), True)
 
 
-@cholesky_solve.vjp("b", "factor_")
-def _(g, factor_, y, upper):
-    gb = cholesky_solve(g, factor_, upper=upper)
+@cholesky_solve.vjp("b", "triangle")
+def _(g, triangle, y, upper):
+    gb = cholesky_solve(g, triangle, upper=upper)
     change = matmul(gb, mT(y))
     change = change + mT(change)  # of the product of the factors
     if upper:
-        return gb, -matmul(factor_, change)
-    return gb, -matmul(change, factor_)
+        return gb, -matmul(triangle, change)
+    return gb, -matmul(change, triangle)
 
 
 @op
@@ -247,11 +270,7 @@ def _(g, x):
     return g[..., None, None] * cofactor(x)
 
 
-def _adjugate_transposed(x):
-    return det(x)[..., None, None] * mT(inv(x))
-
-
-@op(composition=_adjugate_transposed)
+@op
 def cofactor(x):
     """The derivative of det, for singular matrices too: det(x) x⁻ᵀ without the division by zero."""
     return factor.cofactors(x)
@@ -259,7 +278,31 @@ def cofactor(x):
 
 @cofactor.vjp("x")
 def _(g, x):
-    return factor.cofactors_vjp(g, x)
+    return cofactor_slope(g, x)
+
+
+@op
+def cofactor_slope(h, x):
+    """The second derivative of det in direction h, for singular matrices too."""
+    return factor.cofactors_vjp(h, x)
+
+
+@cofactor_slope.vjp("h")
+def _(g, x):
+    return cofactor_slope(g, x)
+
+
+@cofactor_slope.vjp("x")
+def _(g, h, x):
+    # ∂³ det in directions g, h: only here x must have an inverse a
+    a = inv(x)
+    ag, ah = matmul(a, g), matmul(a, h)
+    of_g, of_h, of_both = (
+        t.sum(axis=(-1, -2))[..., None, None] for t in (a * mT(g), a * mT(h), ag * mT(ah))
+    )
+    inner = (of_g * of_h - of_both) * a - of_g * matmul(ah, a) - of_h * matmul(ag, a)
+    inner = inner + matmul(matmul(ag, ah) + matmul(ah, ag), a)
+    return det(x)[..., None, None] * mT(inner)
 
 
 @op(outputs=2)
@@ -269,8 +312,13 @@ def slogdet(x):
 
 
 @slogdet.vjp("x")
-def _(g, x):
-    return g[1][..., None, None] * mT(inv(x))
+def _(g, x, y):
+    try:
+        a = inv(x)
+    except LinAlgError:  # log 0: the slope is infinite, for the singular ones of a batch
+        singular = (y[1] == -math.inf)[..., None, None]
+        a = where(singular, math.inf, inv(where(singular, np.eye(x.shape[-1]), x)))
+    return g[1][..., None, None] * mT(a)
 
 
 @op
@@ -328,7 +376,8 @@ def _(g, x, y, ord, axis, keepdims):
     size = np.absolute(x)
     if math.isinf(ord):
         at = size == y
-        return np.sign(x) * where(at, g / at.sum(axis=axis, keepdims=True), 0.0)
+        count = where(at, np.ones_like(size), 0.0).sum(axis=axis, keepdims=True)
+        return np.sign(x) * where(at, g / count, 0.0)
     zero = x == 0
     slope = where(zero, 0.0, np.sign(x) * where(zero, 1.0, size) ** (ord - 1))
     return slope * where(y == 0, 0.0, g / where(y == 0, 1.0, y) ** (ord - 1))
@@ -354,5 +403,3 @@ def _(g, a, b, y):
     to_a = w.sum(axis=-1)[..., None] * a - matmul(w, b)
     to_b = w.sum(axis=-2)[..., None] * b - matmul(mT(w), a)
     return to_a, to_b
-
-

@@ -9,9 +9,10 @@ import math
 
 import numpy as np
 
+from kilograd.kernels import losses as kernels
+from kilograd.kernels.activation import log_softmax, softplus
 from kilograd.ops import elementwise as ew
 from kilograd.ops.activation import log_softmax as log_softmax_op
-from kilograd.ops.activation import log_softmax_
 from kilograd.ops.elementwise import where
 from kilograd.ops.index import gather
 from kilograd.ops.op import op
@@ -81,15 +82,13 @@ def _(g, a, b, reduction):
 @op
 def smooth_absolute_error(a, b, *, beta, scale=1.0, reduction="mean"):
     """``scale * d²/(2 beta)`` where d = |a - b| < beta, else ``scale * (d - beta/2)``."""
-    d = np.absolute(a - b)
-    near = np.minimum(d, beta)
-    loss = near * (d - 0.5 * near)
-    loss *= scale / beta
-    return reduced(loss, reduction)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        a, b = np.broadcast_arrays(*ew.promoted(a, b))
+    return reduced(kernels.smooth_absolute_error(a, b, beta=beta, scale=scale), reduction)
 
 
 def _smooth_slope(d, beta, scale):
-    return np.where(np.absolute(d) < beta, d * (scale / beta), np.sign(d) * scale)
+    return np.minimum(np.maximum(d * (scale / beta), -scale), scale)
 
 
 @smooth_absolute_error.vjp("a")
@@ -107,19 +106,12 @@ def _(g, a, b, beta, scale, reduction):
 # --- binary cross entropy ------------------------------------------------------------------------
 
 
-def _clamped_log(p):
-    """log(p), never below -100: so a wrong certainty costs 100 and not infinity."""
-    with np.errstate(divide="ignore"):
-        return np.maximum(np.log(p), -100)
-
-
 @op
 def binary_cross_entropy(p, t, w, *, reduction="mean"):
     """``-w (t log p + (1 - t) log(1 - p))`` of probabilities; w broadcasts, or is None."""
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise RuntimeError("all elements of input should be between 0 and 1")
-    loss = (t - 1) * _clamped_log(1 - p)
-    loss -= t * _clamped_log(p)
+    loss = kernels.binary_cross_entropy(p, t)
     if w is not None:
         loss *= w
     return reduced(loss, reduction)
@@ -127,7 +119,10 @@ def binary_cross_entropy(p, t, w, *, reduction="mean"):
 
 @binary_cross_entropy.vjp("p")
 def _(g, p, t, w, reduction):
-    slope = (p - t) / np.maximum(p * (1 - p), 1e-12)
+    if type(p) is np.ndarray:
+        slope = kernels.binary_cross_entropy_slope(p, t)
+    else:
+        slope = (p - t) / np.maximum(p * (1 - p), 1e-12)
     if w is not None:
         slope = slope * w
     return slope * _spread(g, reduction, math.prod(p.shape))
@@ -158,16 +153,11 @@ def _bce_with_logits_composition(x, t, w, pos_weight, *, reduction):
 @op(residuals=("s",), composition=_bce_with_logits_composition)
 def binary_cross_entropy_with_logits(x, t, w, pos_weight, *, reduction="mean"):
     """Binary cross entropy of sigmoid(x): ``(1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x)``."""
-    e = np.exp(-np.absolute(x))  # s = 1/(1+e^-x), with the exponential of the negative one only
-    soft = np.log1p(e)
-    soft -= np.minimum(x, 0)
+    loss, s = kernels.binary_cross_entropy_with_logits(x, t)
     if pos_weight is not None:
-        soft *= (pos_weight - 1) * t + 1
-    loss = (1 - t) * x
-    loss += soft
+        loss += (pos_weight - 1) * t * softplus(-x)
     if w is not None:
         loss *= w
-    s = np.where(x < 0, e, x.dtype.type(1)) / (e + 1)
     return reduced(loss, reduction), s
 
 
@@ -263,7 +253,8 @@ def _class_weight_gradient(g, logp, target, w, ignore_index, reduction):
     if reduction == "mean":
         n = (w[t] * keep).sum()
         loss = np.where(keep, loss - (w[t] * loss).sum() / n, 0) / n
-    return np.bincount(t.reshape(-1), (g.reshape(t.shape if reduction == "none" else ()) * loss).reshape(-1), len(w))
+    loss = loss * g.reshape(t.shape if reduction == "none" else ())
+    return np.bincount(t.reshape(-1), loss.reshape(-1), len(w)).astype(w.dtype)
 
 
 def _nll_composition(x, target, w, *, ignore_index, reduction):
@@ -314,13 +305,7 @@ def cross_entropy(x, target, w, *, ignore_index=-100, reduction="mean"):
     shape = _layout(x.shape)
     at, ignored = _places(shape, target.reshape((shape[0], *shape[2:])), ignore_index)
     each = _class_weights(at, shape, w, ignored, x.dtype)
-    e = x.reshape(shape)
-    e = e - np.maximum.reduce(e, axis=1, keepdims=True)
-    picked = e.reshape(-1)[at]
-    np.exp(e, out=e)
-    total = np.add.reduce(e, axis=1)
-    loss = np.log(total)
-    loss -= picked
+    loss, e, total = kernels.cross_entropy(x.reshape(shape), at)
     loss = _weighted(loss, each, reduction)
     return loss.reshape(target.shape) if reduction == "none" else loss, e, total, at, each
 
@@ -337,5 +322,5 @@ def _(g, x_shape, e, total, at, each, reduction):
 def _(g, x, target, w, ignore_index, reduction):
     shape = _layout(x.shape)
     target = target.reshape((shape[0], *shape[2:]))
-    logp = log_softmax_(x.reshape(shape), 1)
+    logp = log_softmax(x.reshape(shape), 1)
     return _class_weight_gradient(g, logp, target, w, ignore_index, reduction)

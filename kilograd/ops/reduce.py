@@ -17,6 +17,11 @@ from kilograd.ops.elementwise import cast, where
 from kilograd.ops.op import no_grad_op, op
 from kilograd.ops.shape import broadcast_to, concatenate, flip
 
+_SMALL = 1 << 14  # elements
+_add: Any = np.add.reduce
+_max: Any = np.maximum.reduce
+_min: Any = np.minimum.reduce
+
 
 def kept_shape(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
     """The shape a reduction over ``axis`` leaves with ``keepdims=True``."""
@@ -28,12 +33,28 @@ def kept_shape(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
 
 def spread(g: Any, shape: tuple[int, ...], axis: Any) -> Any:
     """A reduction's gradient, repeated along the axes that were reduced."""
-    return broadcast_to(keep(g, shape, axis), shape=shape)
+    g = keep(g, shape, axis)
+    if math.prod(shape) < _SMALL:
+        return repeated(g, shape=shape)
+    return broadcast_to(g, shape=shape)
 
 
 def keep(g: Any, shape: tuple[int, ...], axis: Any) -> Any:
     """A reduction's result with the reduced axes of ``shape`` as axes of size 1."""
     return g.reshape(kept_shape(shape, axis))
+
+
+@op
+def repeated(x, *, shape):
+    """``broadcast_to`` with memory of its own: ten times quicker for a small array."""
+    y = np.empty(shape, x.dtype)
+    y[...] = x
+    return y
+
+
+@repeated.vjp("x")
+def _(g):
+    return g  # the driver sums it
 
 
 def count(shape: tuple[int, ...], axis: Any) -> int:
@@ -60,10 +81,10 @@ def sum(x, *, axis=None, keepdims=False):
     """The sum over axes; integers add up as int64, float16 in float32."""
     code = x.dtype.char
     if code in "fdFD":
-        return x.sum(axis=axis, keepdims=keepdims)
+        return _add(x, axis, None, None, keepdims)
     if code == "e":
-        return x.sum(axis=axis, keepdims=keepdims, dtype=np.float32).astype(np.float16)
-    return x.sum(axis=axis, keepdims=keepdims, dtype=np.int64)
+        return _add(x, axis, np.float32, None, keepdims).astype(np.float16)
+    return _add(x, axis, np.int64, None, keepdims)
 
 
 @sum.vjp("x")
@@ -77,7 +98,7 @@ def mean(x, *, axis=None, keepdims=False):
     floating(x, "mean(): ")
     if x.dtype.char == "e":
         return mean.forward(x.astype(np.float32), axis=axis, keepdims=keepdims).astype(np.float16)
-    y = x.sum(axis=axis, keepdims=keepdims)
+    y = _add(x, axis, None, None, keepdims)
     return y / (x.size // y.size if y.size else 1)
 
 
@@ -101,10 +122,10 @@ def _variance(x, axis, correction, keepdims):
     if x.dtype.char == "e":
         y, n = _variance(x.astype(np.float32), axis, correction, keepdims)
         return y.astype(np.float16), n
-    d = x - x.sum(axis=axis, keepdims=True) / max(count(x.shape, axis), 1)
-    d = np.square(np.absolute(d)) if d.dtype.kind == "c" else d * d
-    n = count(x.shape, axis) - correction
-    return d.sum(axis=axis, keepdims=keepdims) / np.float32(max(n, 0)).astype(d.dtype), n
+    n = count(x.shape, axis)
+    d = np.asarray(x - _add(x, axis, None, None, True) / max(n, 1))
+    d = np.square(np.absolute(d)) if d.dtype.kind == "c" else np.multiply(d, d, out=d)
+    return _add(d, axis, None, None, keepdims) / max(n - correction, 0), n
 
 
 @op
@@ -252,7 +273,7 @@ def _(g, x, y, axis):
     # Σ g exp(x - y) over the places from here on, summed in logarithms, by sign
     def part(g):
         positive = g > 0
-        log = where(positive, np.log(where(positive, g, 1.0)), -math.inf)
+        log = where(positive, np.log(where(positive, g, 1.0)), -1e30)  # exp of it is 0
         return np.exp(_from_the_end(logcumsumexp, log - y, axis) + x)
 
     return part(g) - part(-g)
@@ -264,13 +285,13 @@ def _(g, x, y, axis):
 @op
 def amax(x, *, axis=None, keepdims=False):
     """The maximum over axes; equal maxima share the gradient."""
-    return x.max(axis=axis, keepdims=keepdims)
+    return _max(x, axis, None, None, keepdims)
 
 
 @op
 def amin(x, *, axis=None, keepdims=False):
     """The minimum over axes; equal minima share the gradient."""
-    return x.min(axis=axis, keepdims=keepdims)
+    return _min(x, axis, None, None, keepdims)
 
 
 @op
@@ -314,18 +335,26 @@ def _places(index, axis):
 
 
 @op
-def pick(x, *, index, axis, distinct=True):
-    """``x`` at an index array along an axis; ``distinct``: no element is read twice."""
-    return x[_places(index, axis)] if x.ndim else x.copy()
+def pick(x, index, *, axis, keepdims=True, distinct=True):
+    """``x`` at an index array along an axis.
+
+    ``keepdims=False`` drops that axis, of size 1; ``distinct``: no element is read twice.
+    """
+    if not x.ndim:
+        return x.copy()
+    y = x[_places(index, axis)]
+    return y if keepdims else y.reshape(y.shape[:axis] + y.shape[axis + 1 :])
 
 
-@pick.vjp("x")
-def _(g, x_shape, index, axis, distinct):
-    return unpick(g, shape=x_shape, index=index, axis=axis, distinct=distinct)
+def _picked(g, index, x_shape, axis, distinct):
+    return unpick(g.reshape(index.shape), index, shape=x_shape, axis=axis, distinct=distinct)
+
+
+pick.vjp("x")(_picked)
 
 
 @op
-def unpick(v, *, shape, index, axis, distinct=True):
+def unpick(v, index, *, shape, axis, distinct=True):
     """Zeros of a shape with ``v`` added at an index array along an axis."""
     if not shape:
         return v.reshape(shape).copy()
@@ -338,10 +367,106 @@ def unpick(v, *, shape, index, axis, distinct=True):
 
 @unpick.vjp("v")
 def _(g, index, axis, distinct):
-    return pick(g, index=index, axis=axis, distinct=distinct)
+    return pick(g, index, axis=axis, distinct=distinct)
 
 
-# --- not differentiable -------------------------------------------------------------------------------
+@op
+def max_at(x, index, *, axis, keepdims=True, distinct=True):
+    """The maximum along an axis, of which the place (kept dimension) is known."""
+    return _max(x, axis, None, None, keepdims)
+
+
+@op
+def min_at(x, index, *, axis, keepdims=True, distinct=True):
+    """The minimum along an axis, of which the place (kept dimension) is known."""
+    return _min(x, axis, None, None, keepdims)
+
+
+max_at.vjp("x")(_picked)
+min_at.vjp("x")(_picked)
+
+
+# --- places: not differentiable -------------------------------------------------------------------------
+
+
+@no_grad_op
+def argsort(x, *, axis, descending=False):
+    """The places of the sorted elements, equal ones in their order; nan is the largest."""
+    if descending:
+        back = argsort.forward(np.flip(x, axis), axis=axis)
+        return x.shape[axis] - 1 - np.flip(back, axis)
+    if x.dtype.kind == "f" and x.shape[axis] > 16:  # an unstable sort is faster, and will often do
+        order = x.argsort(axis)
+        y = np.moveaxis(np.take_along_axis(x, order, axis), axis, -1)
+        if (y[..., 1:] > y[..., :-1]).all():  # nothing equal, no nan
+            return order
+    return x.argsort(axis, kind="stable")
+
+
+@no_grad_op
+def arg_topk(x, *, k, axis, largest):
+    """The places of the k largest (or smallest) elements, in order."""
+    n = x.shape[axis]
+    ends = (*(slice(None),) * axis, slice(0, k))
+    if n < 256 or k > n // 4:
+        return argsort.forward(x, axis=axis, descending=largest)[ends]
+    part = np.argpartition(x, n - k if largest else max(k - 1, 0), axis)
+    if largest:
+        ends = (*ends[:-1], slice(n - k, None))
+    chosen = np.sort(part[ends], axis)  # equal ones in their order
+    values = np.take_along_axis(x, chosen, axis)
+    order = argsort.forward(values, axis=axis, descending=largest)
+    return np.take_along_axis(chosen, order, axis)
+
+
+@no_grad_op
+def arg_kth(x, *, k, axis):
+    """The place of the k-th smallest element, as an axis of size 1."""
+    return argsort.forward(x, axis=axis)[(*(slice(None),) * axis, slice(k - 1, k))]
+
+
+@no_grad_op
+def arg_median(x, *, axis, ignore_nan=False):
+    """The place of the lower median, as an axis of size 1; of a nan if there is one to heed."""
+    nans = np.isnan(x).sum(axis=axis, keepdims=True)
+    numbers = x.shape[axis] - nans
+    middle = np.maximum(numbers - 1, 0) // 2
+    if not ignore_nan:
+        middle = np.where(nans > 0, numbers, middle)  # nan sorts behind the numbers
+    return np.take_along_axis(argsort.forward(x, axis=axis), middle, axis)
+
+
+@no_grad_op
+def arg_mode(x, *, axis):
+    """The last place of the most frequent element (the smallest of those), as an axis of size 1."""
+    order = np.moveaxis(argsort.forward(x, axis=axis), axis, -1)
+    ordered = np.take_along_axis(np.moveaxis(x, axis, -1), order, -1)
+    place = np.arange(ordered.shape[-1])
+    new = np.ones(ordered.shape, bool)
+    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    run = place - np.maximum.accumulate(np.where(new, place, 0), -1)  # how many equal ones before
+    best = run.argmax(-1)[..., None]
+    return np.moveaxis(np.take_along_axis(order, best, -1), -1, axis)
+
+
+def _running(x, axis, running):
+    met = x == running
+    if x.dtype.kind == "f":
+        met |= np.isnan(x)
+    place = np.arange(x.shape[axis]).reshape((-1,) + (1,) * (x.ndim - axis - 1))
+    return np.maximum.accumulate(np.where(met, place, 0), axis=axis)
+
+
+@no_grad_op
+def arg_cummax(x, *, axis):
+    """The latest place so far where the maximum so far was met."""
+    return _running(x, axis, np.maximum.accumulate(x, axis=axis))
+
+
+@no_grad_op
+def arg_cummin(x, *, axis):
+    """The latest place so far where the minimum so far was met."""
+    return _running(x, axis, np.minimum.accumulate(x, axis=axis))
 
 
 @no_grad_op

@@ -69,4 +69,4 @@ class Adagrad(Optimizer):
         s += g * g
         root = np.sqrt(s)
         root += group["eps"]
-        p -= lr * np.divide(g, root, out=root)
+        p -= lr * (g / root)

@@ -89,7 +89,7 @@ class Adam(Optimizer):
         root = np.sqrt(v)
         root /= math.sqrt(1 - beta2**t)
         root += group["eps"]
-        move = np.divide(m, root, out=root)
+        move = m / root
         move *= lr / (1 - beta1**t)
         p -= move
 

@@ -69,13 +69,13 @@ def _per_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
 
 
 class LRScheduler:
-    """Base of the schedules: define :meth:`factor`, or :meth:`get_lr`.
+    """Base of the schedules: define :meth:`change`, or :meth:`get_lr`.
 
     ``last_epoch``: the number of steps already made, when training goes on; -1 to begin.
 
     >>> import kilograd as kg
     >>> class Halve(kg.optim.lr_scheduler.LRScheduler):
-    ...     def factor(self):
+    ...     def change(self):
     ...         return 0.5 if self.last_epoch else 1.0
     >>> optimizer = kg.optim.SGD([kg.zeros(1, requires_grad=True)], lr=0.8)
     >>> schedule = Halve(optimizer)
@@ -111,15 +111,15 @@ class LRScheduler:
         finally:
             self._is_initial = False
 
-    def factor(self) -> float:
+    def change(self) -> float:
         """By what the learning rates are multiplied on arriving at ``self.last_epoch``."""
         raise NotImplementedError
 
     def get_lr(self) -> list[Any]:
         """The learning rates on arriving at ``self.last_epoch``."""
         self._warn_outside_step()
-        factor = self.factor()
-        return [lr * factor for lr in _values(self.optimizer, "lr")]
+        change = self.change()
+        return [lr * change for lr in _values(self.optimizer, "lr")]
 
     def get_last_lr(self) -> list[Any]:
         """The learning rates in use, one for each group."""
@@ -179,6 +179,11 @@ def _check_optimizer(optimizer: Any) -> None:
         raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
 
 
+def _attributes(fn: Any) -> dict[str, Any] | None:
+    """What a state_dict says of a function: nothing, unless it is an object with attributes."""
+    return None if isinstance(fn, types.FunctionType) else dict(getattr(fn, "__dict__", {}))
+
+
 class _ByFunction(LRScheduler):
     """A schedule given by functions of the epoch, one for each group."""
 
@@ -192,10 +197,7 @@ class _ByFunction(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Settings and counters; of the functions, the attributes of those that are objects."""
         state = super().state_dict()
-        state["lr_lambdas"] = [
-            None if isinstance(fn, types.FunctionType) else dict(fn.__dict__)
-            for fn in self.lr_lambdas
-        ]
+        state["lr_lambdas"] = [_attributes(fn) for fn in self.lr_lambdas]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -256,7 +258,7 @@ class StepLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def change(self) -> float:
         return self.gamma if self.last_epoch and self.last_epoch % self.step_size == 0 else 1.0
 
     def _get_closed_form_lr(self) -> list[Any]:
@@ -274,7 +276,7 @@ class MultiStepLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def change(self) -> float:
         return self.gamma ** self.milestones[self.last_epoch]  # type: ignore[no-any-return]
 
     def _get_closed_form_lr(self) -> list[Any]:
@@ -291,24 +293,18 @@ class ConstantLR(LRScheduler):
     ) -> None:  # fmt: skip
         if not 0 <= factor <= 1.0:
             raise ValueError("Constant multiplicative factor expected to be between 0 and 1.")
-        self.factor = factor  # type: ignore[assignment, method-assign]
+        self.factor = factor
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[Any]:
-        self._warn_outside_step()
-        factor: Any = self.factor
-        change = 1.0
+    def change(self) -> float:
         if self.last_epoch == 0:
-            change = factor
-        elif self.last_epoch == self.total_iters:
-            change = 1.0 / factor
-        return [lr * change for lr in _values(self.optimizer, "lr")]
+            return self.factor
+        return 1.0 / self.factor if self.last_epoch == self.total_iters else 1.0
 
     def _get_closed_form_lr(self) -> list[Any]:
-        factor: Any = self.factor
-        early = self.last_epoch < self.total_iters
-        return [lr * (factor + (not early) * (1 - factor)) for lr in self.base_lrs]
+        late = self.last_epoch >= self.total_iters
+        return [lr * (self.factor + late * (1 - self.factor)) for lr in self.base_lrs]
 
 
 class LinearLR(LRScheduler):
@@ -337,7 +333,7 @@ class LinearLR(LRScheduler):
         self.total_iters = total_iters
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def change(self) -> float:
         t, rise = self.last_epoch, self.end_factor - self.start_factor
         if t == 0:
             return self.start_factor
@@ -358,7 +354,7 @@ class ExponentialLR(LRScheduler):
         self.gamma = gamma
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def change(self) -> float:
         return 1.0 if self._is_initial else self.gamma
 
     def _get_closed_form_lr(self) -> list[Any]:
@@ -375,7 +371,7 @@ class PolynomialLR(LRScheduler):
         self.power = power
         super().__init__(optimizer, last_epoch)
 
-    def factor(self) -> float:
+    def change(self) -> float:
         t, total = self.last_epoch, self.total_iters
         if self._is_initial or t > total:
             return 1.0
@@ -413,11 +409,8 @@ class CosineAnnealingLR(LRScheduler):
         if self._step_count == 1 and t > 0:
             return self._get_closed_form_lr()
         if (t - 1 - period) % (2 * period) == 0:  # at the bottom, where a factor would be 0/0
-            rise = (1 - math.cos(math.pi / period)) / 2
             return [
                 lr + (base - low) * (1 - math.cos(math.pi / period)) / 2
-                if rise
-                else lr
                 for base, lr in zip(self.base_lrs, lrs, strict=True)
             ]
         now = 1 + math.cos(math.pi * t / period)
@@ -581,6 +574,18 @@ class CyclicLR(LRScheduler):
             for low, high in zip(self.base_lrs, self.max_lrs, strict=True)
         ]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and counters; of a ``scale_fn``, its attributes if it is an object."""
+        fn = self._scale_fn_custom
+        return {**super().state_dict(), "_scale_fn_custom": None if fn is None else _attributes(fn)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        attributes = state.pop("_scale_fn_custom")
+        self.__dict__.update(state)
+        if attributes is not None and self._scale_fn_custom is not None:
+            self._scale_fn_custom.__dict__.update(attributes)
+
 
 class OneCycleLR(LRScheduler):
     """One cycle: up to ``max_lr``, then down to far below the start (Smith & Topin 2018).
@@ -703,7 +708,7 @@ class SequentialLR(LRScheduler):
         self, optimizer: Optimizer, schedulers: Sequence[Any], milestones: list[int],
         last_epoch: int = -1,
     ) -> None:  # fmt: skip
-        _check_schedulers(self, optimizer, schedulers, "no scheduler")
+        _check_schedulers(self, optimizer, schedulers)
         if len(milestones) != len(schedulers) - 1:
             raise ValueError(
                 "Sequential Schedulers expects number of schedulers provided to be one more than "
@@ -749,7 +754,7 @@ class ChainedScheduler(LRScheduler):
                 "ChainedScheduler expects at least one scheduler to be chained, but got no scheduler."
             )
         optimizer = schedulers[0].optimizer if optimizer is None else optimizer
-        _check_schedulers(self, optimizer, schedulers, "no scheduler")
+        _check_schedulers(self, optimizer, schedulers)
         self._schedulers = list(schedulers)
         self.optimizer = optimizer
         self._last_lr = _values(optimizer, "lr")
@@ -768,10 +773,10 @@ class ChainedScheduler(LRScheduler):
         _load_joint_state(self, state_dict)
 
 
-def _check_schedulers(who: Any, optimizer: Any, schedulers: Sequence[Any], none: str) -> None:
+def _check_schedulers(who: Any, optimizer: Any, schedulers: Sequence[Any]) -> None:
     name = type(who).__name__
     if len(schedulers) < 1:
-        raise ValueError(f"{name} expects at least one scheduler, but got {none}.")
+        raise ValueError(f"{name} expects at least one scheduler, but got no scheduler.")
     for i, scheduler in enumerate(schedulers):
         kind = type(scheduler).__name__
         if not hasattr(scheduler, "optimizer"):
@@ -833,7 +838,7 @@ class ReduceLROnPlateau(LRScheduler):
     ) -> None:  # fmt: skip
         if factor >= 1.0:
             raise ValueError("Factor should be < 1.0.")
-        self.factor = factor  # type: ignore[assignment, method-assign]
+        self.factor = factor
         _check_optimizer(optimizer)
         self.optimizer = optimizer
         groups = len(optimizer.param_groups)
@@ -901,7 +906,7 @@ class ReduceLROnPlateau(LRScheduler):
             self.min_lrs = [self.default_min_lr] * len(groups)
         for group, low in zip(groups, self.min_lrs, strict=True):
             old = float(group["lr"])
-            new = max(old * self.factor, low)  # type: ignore[operator]
+            new = max(old * self.factor, low)
             if old - new > self.eps:
                 _set(group, "lr", new)
 

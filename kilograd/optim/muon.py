@@ -85,7 +85,7 @@ def orthogonal(u: Any, coefficients: tuple[float, float, float], steps: int, eps
 def bfloat16(x: Any) -> Any:
     """float32 values rounded to the 8 significant bits of bfloat16.
 
-    >>> float(bfloat16(np.float32(1.004)))
+    >>> float(bfloat16(np.float32(1.003)))
     1.0
     """
     bits = np.asarray(x, np.float32).view(np.uint32)

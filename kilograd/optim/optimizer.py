@@ -5,7 +5,8 @@ value into the array ``p``. The state is a dictionary of tensors in PyTorch's fo
 ``step``, if there is one, is counted here.
 
 Update rules work element by element, so that a large parameter is updated in blocks that stay in
-the cache (``blockwise``): each number is read from memory once, however many lines the rule has.
+the cache (``blockwise``): each number is read from memory once, however many lines the rule has,
+and the blocks are shared among the cores.
 
 Read next: ``optim/sgd.py``, ``optim/adam.py``.
 """
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.autograd.modes import ModeContext
+from kilograd.kernels.threads import sliced
 from kilograd.tensor import RemovableHandle, Tensor, wrap
 
 Group = dict[str, Any]
@@ -160,7 +162,7 @@ class Optimizer:
                     state = states[p] = self.init(p.array, group)
                 step = state.get("step")
                 if step is not None:
-                    step.array += 1
+                    step.array[...] = step.array.item() + 1
                 g = p.grad.array
                 if maximize:
                     g = -g
@@ -179,12 +181,14 @@ class Optimizer:
             self.update(p, g, state, group)
             return
         flat = [a.reshape(-1) for a in arrays]
-        for start in range(0, p.size, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            p_now, g_now, *now = [a[block] for a in flat]
-            state_now = dict(state)
-            state_now.update(zip(parts, map(wrap, now), strict=True))
-            self.update(p_now, g_now, state_now, group)
+
+        def update_blocks(first: int, last: int) -> None:
+            for i in range(first, last):
+                p_now, g_now, *now = [a[i * _BLOCK : (i + 1) * _BLOCK] for a in flat]
+                state_now = {**state, **dict(zip(parts, map(wrap, now), strict=True))}
+                self.update(p_now, g_now, state_now, group)
+
+        sliced(update_blocks, -(-p.size // _BLOCK), p.size)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters (or fill them with zeros)."""
@@ -264,7 +268,11 @@ class Optimizer:
             packed = {k: v for k, v in group.items() if k != "params"}
             packed["params"] = [number[p] for p in group["params"]]
             groups.append(packed)
-        state = {number.get(p, p): s for p, s in self.state.items() if s}
+        state = {
+            number.get(p, p): s
+            for p, s in self.state.items()
+            if any(value is not None for value in s.values())
+        }
         result = {"state": state, "param_groups": groups}
         for hook in self._state_dict_post_hooks.values():
             got = hook(self, result)

@@ -76,7 +76,7 @@ class RMSprop(Optimizer):
             v = v - a * a
         root = np.sqrt(v)
         root += group["eps"]
-        g = np.divide(g, root, out=root)
+        g = g / root
         if group["momentum"] > 0:
             b = state["momentum_buffer"].array
             b *= group["momentum"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from kilograd.optim.optimizer import Group, Optimizer, State, check_positive
 from kilograd.tensor import wrap
 
@@ -57,7 +59,7 @@ class SGD(Optimizer):
         if momentum:
             buffer = state.get("momentum_buffer")
             if buffer is None:
-                state["momentum_buffer"] = wrap(g.copy())
+                state["momentum_buffer"] = wrap(np.array(g))
                 b = g
             else:
                 b = buffer.array

@@ -12,7 +12,6 @@ import json
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -101,29 +100,33 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
         CheckpointError: the file is damaged, cut short, or something else. It is not touched.
     """
     path = Path(path)
-    limit = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as z:
-            if sum(m.file_size for m in z.infolist()) > limit:
-                raise CheckpointError("it says it holds more than it has bytes")
-            tree = json.loads(z.read("tree.json"))
-            if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-                raise CheckpointError("it is not a kilograd checkpoint")
+    with open(path, "rb") as f:
+        limit = os.fstat(f.fileno()).st_size
+        try:
+            with zipfile.ZipFile(f) as z:
+                return _read(z, limit)
+        except Exception as e:  # whatever a damaged file makes zip, JSON or NumPy say
+            raise CheckpointError(
+                f"{path} is not a whole kilograd checkpoint ({e}); it was left untouched. "
+                "Resume from another one, or start without --resume."
+            ) from e
 
-            def read(i: int) -> np.ndarray[Any, Any]:
-                with z.open(f"{int(i)}.npy") as member:
-                    array = np.lib.format.read_array(member, allow_pickle=False)
-                    if member.read(1):
-                        raise CheckpointError("an array has more data than its header says")
-                return array
 
-            return _unpack(tree["tree"], read)
-    except (CheckpointError, ValueError, KeyError, TypeError, IndexError, EOFError, MemoryError,
-            NotImplementedError, RecursionError, zipfile.BadZipFile, zlib.error, RuntimeError) as e:  # fmt: skip
-        raise CheckpointError(
-            f"{path} is not a whole kilograd checkpoint ({e}); it was left untouched. "
-            "Resume from another one, or start without --resume."
-        ) from e
+def _read(z: zipfile.ZipFile, limit: int) -> Any:
+    if sum(m.file_size for m in z.infolist()) > limit:
+        raise CheckpointError("it says it holds more than it has bytes")
+    tree = json.loads(z.read("tree.json"))
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise CheckpointError("it is not a kilograd checkpoint")
+
+    def read(i: int) -> np.ndarray[Any, Any]:
+        with z.open(f"{int(i)}.npy") as member:
+            array: np.ndarray[Any, Any] = np.lib.format.read_array(member, allow_pickle=False)
+            if member.read(1):
+                raise CheckpointError("an array has more data than its header says")
+        return array
+
+    return _unpack(tree["tree"], read)
 
 
 def _unpack(x: Any, read: Callable[[int], Any]) -> Any:

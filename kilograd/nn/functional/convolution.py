@@ -279,7 +279,7 @@ def unfold(
             f"dilation={dilation}, padding={padding}, calculated shape of the array of sliding blocks "
             f"as {blocks}, which is too small (non-positive)"
         )
-    y = ops.unfold(input, kernel=kernel, dilation=dilation, padding=padding, stride=stride)
+    y = ops.im2col(input, kernel=kernel, dilation=dilation, padding=padding, stride=stride)
     return unbatched(y, added)
 
 
@@ -313,5 +313,5 @@ def fold(
             f"padding={padding}, stride={stride}, expected size of input's last dimension to match the "
             f"number of sliding blocks {blocks[0]} * {blocks[1]}, but got {L}"
         )
-    y = ops.fold(input, shape=size, kernel=kernel, dilation=dilation, padding=padding, stride=stride)
+    y = ops.col2im(input, shape=size, kernel=kernel, dilation=dilation, padding=padding, stride=stride)
     return unbatched(y, added)
