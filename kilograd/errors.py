@@ -16,8 +16,8 @@ class GradError(RuntimeError):
     """Autograd asked for what it cannot give: freed graphs, changed values, no grad_fn."""
 
 
-class DtypeError(RuntimeError, TypeError):
-    """A dtype for which an operation is not defined."""
+class DtypeError(NotImplementedError, TypeError):
+    """A dtype for which an operation is not defined (a ``NotImplementedError`` is a RuntimeError)."""
 
 
 class DimError(IndexError, ValueError):

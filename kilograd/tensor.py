@@ -92,6 +92,28 @@ class device:
         return hash("cpu")
 
 
+def _binary(op: Op, swap: bool = False) -> Any:
+    """The operator method of an op; ``swap`` for its reflected form."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        if isinstance(other, (Tensor, float, int, np.ndarray, np.generic, complex)):
+            return apply(op, (other, self) if swap else (self, other))
+        return NotImplemented
+
+    return method
+
+
+def _operators(op: Op) -> tuple[Any, Any, Any]:
+    """The operator, reflected and in-place methods of an op."""
+
+    def inplace(self: Tensor, other: Any) -> Any:
+        if isinstance(other, (Tensor, float, int, np.ndarray, np.generic, complex)):
+            return self._inplace(op, other)
+        return NotImplemented
+
+    return _binary(op), _binary(op, swap=True), inplace
+
+
 class Tensor(Box):
     """A multi-dimensional array that remembers how it was computed.
 
@@ -157,17 +179,17 @@ class Tensor(Box):
     @property
     def ndim(self) -> int:
         """The number of dimensions."""
-        return self.array.ndim  # type: ignore[no-any-return]
+        return self.array.ndim
 
     @property
     def itemsize(self) -> int:
         """Bytes per element."""
-        return self.array.itemsize  # type: ignore[no-any-return]
+        return self.array.itemsize
 
     @property
     def nbytes(self) -> int:
         """Bytes of all elements."""
-        return self.array.nbytes  # type: ignore[no-any-return]
+        return self.array.nbytes
 
     @property
     def data(self) -> Tensor:
@@ -418,17 +440,35 @@ class Tensor(Box):
 
     # --- operators --------------------------------------------------------------------------
 
+    __add__, __radd__, __iadd__ = _operators(ew.add)
+    __sub__, __rsub__, __isub__ = _operators(ew.subtract)
+    __mul__, __rmul__, __imul__ = _operators(ew.multiply)
+    __truediv__, __rtruediv__, __itruediv__ = _operators(ew.divide)
+    __pow__, __rpow__, __ipow__ = _operators(ew.power)
+    __floordiv__, __rfloordiv__, __ifloordiv__ = _operators(ew.floor_divide)
+    __mod__, __rmod__, __imod__ = _operators(ew.remainder)
+    __and__, __rand__, __iand__ = _operators(ew.bitwise_and)
+    __or__, __ror__, __ior__ = _operators(ew.bitwise_or)
+    __xor__, __rxor__, __ixor__ = _operators(ew.bitwise_xor)
+    __lshift__, __rlshift__, __ilshift__ = _operators(ew.left_shift)
+    __rshift__, __rrshift__, __irshift__ = _operators(ew.right_shift)
+    __matmul__, __rmatmul__, _ = _operators(linalg_ops.matmul)
+    __eq__, __ne__ = _binary(ew.equal), _binary(ew.not_equal)
+    __lt__, __le__ = _binary(ew.less), _binary(ew.less_equal)
+    __gt__, __ge__ = _binary(ew.greater), _binary(ew.greater_equal)
+    del _
+
     def __neg__(self) -> Tensor:
-        return apply(ew.negative, (self,))  # type: ignore[no-any-return]
+        return apply(ew.negative, (self,))
 
     def __pos__(self) -> Tensor:
         return self
 
     def __abs__(self) -> Tensor:
-        return apply(ew.absolute, (self,))  # type: ignore[no-any-return]
+        return apply(ew.absolute, (self,))
 
     def __invert__(self) -> Tensor:
-        return apply(ew.invert, (self,))  # type: ignore[no-any-return]
+        return apply(ew.invert, (self,))
 
     def __bool__(self) -> bool:
         if self.array.size != 1:
@@ -474,7 +514,7 @@ class Tensor(Box):
         try:
             if type(index) is tuple and (parts := in_two_steps(index)) is not None:
                 return self[parts[0]][parts[1]]
-            return apply(index_ops.getitem, (self,), {"index": index})  # type: ignore[no-any-return]
+            return apply(index_ops.getitem, (self,), {"index": index})
         except IndexError as e:
             raise IndexError(f"{e} (index into a tensor of shape {list(self.array.shape)})") from None
 
@@ -495,7 +535,7 @@ class Tensor(Box):
                 "protocol at the moment; detach() or clone() it first."
             )
         if id(self) in memo:
-            return memo[id(self)]  # type: ignore[no-any-return]
+            return memo[id(self)]
         t = _new(type(self))
         memo[id(self)] = t
         t.array = self.array.copy()
@@ -541,7 +581,7 @@ class Tensor(Box):
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
                 "instead."
             )
-        return self.array  # type: ignore[no-any-return]
+        return self.array
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -806,38 +846,3 @@ def _index_part(i: Any) -> Any:
     if isinstance(i, float):
         raise TypeError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got float)")
     return i
-
-
-def _binary(op: Op, swap: bool = False) -> Any:
-    def method(self: Tensor, other: Any) -> Any:
-        if isinstance(other, (Tensor, float, int, np.ndarray, np.generic, complex)):
-            return apply(op, (other, self) if swap else (self, other))
-        return NotImplemented
-
-    return method
-
-
-def _inplace_operator(op: Op) -> Any:
-    def method(self: Tensor, other: Any) -> Any:
-        if isinstance(other, (Tensor, float, int, np.ndarray, np.generic, complex)):
-            return self._inplace(op, other)
-        return NotImplemented
-
-    return method
-
-
-for _name, _op in {
-    "add": ew.add, "sub": ew.subtract, "mul": ew.multiply, "truediv": ew.divide,
-    "pow": ew.power, "floordiv": ew.floor_divide, "mod": ew.remainder, "and": ew.bitwise_and,
-    "or": ew.bitwise_or, "xor": ew.bitwise_xor, "lshift": ew.left_shift,
-    "rshift": ew.right_shift, "matmul": linalg_ops.matmul,
-}.items():  # fmt: skip
-    setattr(Tensor, f"__{_name}__", _binary(_op))
-    setattr(Tensor, f"__r{_name}__", _binary(_op, swap=True))
-    if _name != "matmul":
-        setattr(Tensor, f"__i{_name}__", _inplace_operator(_op))
-for _name, _op in {
-    "eq": ew.equal, "ne": ew.not_equal, "lt": ew.less, "le": ew.less_equal,
-    "gt": ew.greater, "ge": ew.greater_equal,
-}.items():  # fmt: skip
-    setattr(Tensor, f"__{_name}__", _binary(_op))

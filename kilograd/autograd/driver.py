@@ -31,7 +31,7 @@ Edge: TypeAlias = "Node | Tensor"  # where a gradient goes: an operation, or a l
 Array: TypeAlias = Any  # an ndarray, or with create_graph a Tensor
 
 ticks = count()
-tensor_of: Callable[..., Tensor]  # set by tensor.py, which stands on this file
+tensor_of: Any = None  # how to make a Tensor: set by tensor.py, which stands on this file
 STRICT = False  # on in tests: a rule must keep dtype, and give a shape that reduces to its input's
 
 
@@ -162,7 +162,8 @@ class Pick(Node):
         self.index = index
 
     def name(self) -> str:
-        return self.inputs[0].name()  # type: ignore[union-attr]
+        parent: Any = self.inputs[0]
+        return parent.name()
 
     def release(self) -> None:
         pass
@@ -385,7 +386,7 @@ def _call_hooks(hooks: dict[int, Any], g: Array, create_graph: bool) -> Array:
 
 def _check_nan(node: Node, shares: list[tuple[Edge, Array]]) -> None:
     for i, (_, share) in enumerate(shares):
-        array = getattr(share, "array", share)
+        array: Any = getattr(share, "array", share)
         if MODE.get().check_nan and array.dtype.kind in "fc" and np.isnan(array).any():
             made = f"\nThe operation was called here:\n{node.made_at}" if node.made_at else ""
             raise GradError(
@@ -496,15 +497,15 @@ def backward(
             wanted=None if wanted is None else set(wanted),
         )
         for edge, g in found.items():
-            tensor: Any = edge if wanted is None else wanted[edge]
-            ours = edge in owned
-            if tensor._hooks is not None and edge is tensor:
-                g, ours = _call_hooks(tensor._hooks, g, create_graph), False
-            accumulate(tensor, g, owned=ours, create_graph=create_graph)
-            if tensor._post_hooks is not None:
+            target: Any = edge if wanted is None else wanted[edge]
+            ours, is_leaf = edge in owned, edge is target
+            if target._hooks is not None and is_leaf:
+                g, ours = _call_hooks(target._hooks, g, create_graph), False
+            accumulate(target, g, owned=ours, create_graph=create_graph)
+            if target._post_hooks is not None:
                 with ModeContext(grad=False):
-                    for hook in list(tensor._post_hooks.values()):
-                        hook(tensor)
+                    for hook in list(target._post_hooks.values()):
+                        hook(target)
 
 
 def grad(
@@ -558,7 +559,7 @@ def grad(
         )
         result = []
         for i, (t, edge) in enumerate(zip(inputs, edges, strict=True)):
-            g = found.get(edge)
+            g, is_leaf = found.get(edge), edge is t
             if g is None:
                 if not allow_unused:
                     raise GradError(
@@ -569,7 +570,7 @@ def grad(
                 g = tensor_of(np.zeros_like(t.array), None) if materialize_grads else None
             elif not create_graph:
                 g = tensor_of(g if g.base is None else g.copy(), None)
-            if g is not None and edge is t and t._hooks is not None:
+            if g is not None and is_leaf and t._hooks is not None:
                 hooked = _call_hooks(t._hooks, g if create_graph else g.array, create_graph)
                 g = hooked if create_graph else tensor_of(hooked, None)
             result.append(g)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.autograd.driver import Array, Edge, Node, Pick, tensor_of as _late  # noqa: F401
+from kilograd.autograd.driver import Array, Edge, Node, Pick
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import GradError
 from kilograd.tensor import Tensor, _remember, wrap
@@ -69,6 +69,11 @@ class FunctionNode(Node):
 
     __slots__ = ("ctx", "function", "raw", "single")
 
+    ctx: Any
+    function: Any
+    raw: tuple[Any, ...] | None  # what save_for_backward kept: array, edge, version counter, …
+    single: bool  # one output: no Pick between it and this node
+
     def name(self) -> str:
         return f"{self.function.__name__}Backward"
 
@@ -79,7 +84,7 @@ class FunctionNode(Node):
                 f"Trying to backward through {self.name()} a second time: its saved tensors were "
                 "freed. Call the first backward with retain_graph=True."
             )
-        result = []
+        result: list[Tensor | None] = []
         for item in self.raw:
             if item is None:
                 result.append(None)

@@ -89,7 +89,7 @@ def image(shape: tuple[int, ...], model: str) -> tuple[int, int, int]:
         raise ValueError(
             f"--model {model} needs images; this dataset has inputs of shape {shape}: use mlp"
         )
-    return shape  # type: ignore[return-value]
+    return shape
 
 
 MODELS = {"mlp": mlp, "cnn": cnn, "vit": vit}

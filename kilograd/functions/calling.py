@@ -18,6 +18,7 @@ from kilograd.errors import DimError, DtypeError, GradError
 from kilograd.tensor import Tensor, wrap
 
 _ALIASES = {"axis": "dim", "keepdims": "keepdim"}
+_NOT_TENSORS = (bool, int, float, complex, str, list, tuple, dict, type(None))
 # PyTorch's kernels of these write their result while they still read: out= may not be an input.
 _READ_WHILE_WRITING = (
     "bernoulli", "cat", "gather", "index_select", "kthvalue", "masked_select", "max", "median",
@@ -47,17 +48,25 @@ def function(
     def public(*args: Any, **kwargs: Any) -> Any:
         if args and type(args[0]) is np.ndarray:
             args = (wrap(args[0]), *args[1:])
-        if kwargs:
-            for numpy_name, name in _ALIASES.items():
-                if numpy_name in kwargs:
-                    if name in kwargs:
-                        raise TypeError(f"{public.__name__}() got both {numpy_name}= and {name}=")
-                    kwargs[name] = kwargs.pop(numpy_name)
-            if "out" in kwargs:
-                out = kwargs.pop("out")
-                if out is not None:
-                    return fill(out, plain(*args, **kwargs), public.__name__, (*args, *kwargs.values()))
-        return plain(*args, **kwargs)
+        try:
+            if kwargs:
+                for numpy_name, name in _ALIASES.items():
+                    if numpy_name in kwargs:
+                        if name in kwargs:
+                            raise TypeError(f"{plain.__name__}() got both {numpy_name}= and {name}=")
+                        kwargs[name] = kwargs.pop(numpy_name)
+                if "out" in kwargs:
+                    out = kwargs.pop("out")
+                    if out is not None:
+                        result = plain(*args, **kwargs)
+                        return fill(out, result, plain.__name__, (*args, *kwargs.values()))
+            return plain(*args, **kwargs)
+        except AttributeError as e:  # a number or list has no dtype: it was taken for a tensor
+            if isinstance(e.obj, _NOT_TENSORS):
+                raise TypeError(
+                    f"{plain.__name__}(): expected a Tensor, not {type(e.obj).__name__}"
+                ) from e
+            raise
 
     called = name or plain.__name__
     if method:
@@ -89,7 +98,8 @@ def fill(out: Any, result: Any, name: str, args: Sequence[Any]) -> Any:
                     f"{name}(): Expected out tensor to have dtype {r.dtype}, but got {o.dtype} instead"
                 )
             fill(o, r, name, args)
-        return result._replace(**dict(zip(result._fields, out, strict=True))) if hasattr(result, "_replace") else tuple(out)
+        made: Any = tuple(out)
+        return type(result)(*made) if hasattr(result, "_fields") else made
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
     if name in _READ_WHILE_WRITING:

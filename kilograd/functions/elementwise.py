@@ -666,18 +666,8 @@ def isclose(
         raise DtypeError(f"isclose: {input.dtype} did not match {other.dtype}")
     if rtol < 0 or atol < 0:
         raise RuntimeError(f"isclose: rtol and atol must not be negative, got {rtol} and {atol}")
-    a, b = input.array, other.array
-    close = a == b
-    if a.dtype.kind == "b":
-        return wrap(np.asarray(close))
-    if a.dtype.kind in "iu":
-        a, b = a.astype(np.float64), b.astype(np.float64)
-    with np.errstate(all="ignore"):
-        error = np.abs(a - b)
-        close = close | (np.isfinite(error) & (error <= atol + np.abs(b * rtol)))
-    if equal_nan:
-        close = close | (np.isnan(a) & np.isnan(b))
-    return wrap(np.asarray(close))
+    options = {"rtol": rtol, "atol": atol, "equal_nan": equal_nan}
+    return apply(ew.isclose, (input, other), options)
 
 
 @function

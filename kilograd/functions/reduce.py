@@ -131,8 +131,10 @@ def nansum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any 
     tensor(3.)
     """
     axis = _axes(dim, input.array.ndim)
-    y = apply(ops.nansum, (_as(input, dtype),), {"axis": axis, "keepdims": keepdim})
-    return _as(y, dtype)
+    if dtype is None:
+        return apply(ops.nansum, (input,), {"axis": axis, "keepdims": keepdim})
+    numbers = apply(ew.where, (apply(ew.isnan, (input,)), 0, input))
+    return sum(numbers, dim, keepdim, dtype=dtype)
 
 
 @function
@@ -368,6 +370,9 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     >>> kg.dist(kg.tensor([0.0, 0.0]), kg.tensor([3.0, 4.0]))
     tensor(5.)
     """
+    for t in (input, other):
+        if not isinstance(t, (Tensor, np.ndarray)):
+            raise TypeError(f"dist(): expected Tensors, got {type(t).__name__}")
     return norm(input - other, p)
 
 
@@ -526,6 +531,12 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 # --- truth and counts ---------------------------------------------------------------------------------
 
 
+def _truth(op: Op, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+    if dim is not None and not isinstance(dim, int) and not len(dim):  # no dimension is reduced
+        return apply(op, (input.unsqueeze(-1),), {"axis": -1})
+    return apply(op, (input,), {"axis": _axes(dim, input.array.ndim), "keepdims": keepdim})
+
+
 @function
 def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are nonzero.
@@ -534,8 +545,7 @@ def all(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     >>> kg.all(kg.tensor([[True, False], [True, True]]), 1)
     tensor([False,  True])
     """
-    options = {"axis": _axes(dim, input.array.ndim), "keepdims": keepdim}
-    return apply(ops.all, (input,), options)
+    return _truth(ops.all, input, dim, keepdim)
 
 
 @function
@@ -546,8 +556,7 @@ def any(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     >>> kg.any(kg.tensor([[True, False], [False, False]]), 1)
     tensor([ True, False])
     """
-    options = {"axis": _axes(dim, input.array.ndim), "keepdims": keepdim}
-    return apply(ops.any, (input,), options)
+    return _truth(ops.any, input, dim, keepdim)
 
 
 @function
@@ -721,6 +730,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     tensor(3.)
     """
     axis = one_axis(dim, input.array.ndim)
+    k = operator.index(k)
     _some(input, axis, "kthvalue")
     x = _line(input)
     if not 1 <= k <= x.array.shape[axis]:

@@ -58,7 +58,13 @@ def _softmax(p: Array, may_be_empty: bool) -> None:
 
 
 def attention(
-    q: Array, k: Array, v: Array, mask: Array | None, keep: Array | None, scale: float, is_causal: bool
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    keep: Array | None,
+    scale: float,
+    is_causal: bool,
 ) -> tuple[Array, Array]:
     """softmax(scale q kᵀ + mask) v, and the softmax: q (..., L, E), k (..., S, E), v (..., S, D)."""
     if is_causal:
@@ -95,7 +101,8 @@ def attention_gradient(
     g, q, k, v, keep, y, p = (_flat(a, batch) for a in (g, q, k, v, keep, y, p))
     n = len(p)
     dq, dk, dv, ds = (
-        np.empty((n, *size), g.dtype) for size in (q.shape[1:], k.shape[1:], v.shape[1:], p.shape[1:])
+        np.empty((n, *size), g.dtype)
+        for size in (q.shape[1:], k.shape[1:], v.shape[1:], p.shape[1:])
     )
 
     def block(i: int, j: int) -> None:

@@ -16,7 +16,7 @@ channels are many, only the last dimension's offsets are copied into cols and th
 matrix products on shifted views of it (`outer`), which copies kw times the input instead of kh*kw.
 
 With few input channels, or a 1x1 kernel, a plain im2col is quicker: y is written in place (`_direct`).
-Depthwise has a way of its own (see `depthwise`).
+Depthwise has a way of its own (see `depthwise`). Batches are cut in slices, one per core (see `threads`).
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class _Panels:
         self.block = min(block, self.length)
 
     def memory(self, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Buf and acc, all zeros, and cols."""
+        """All zeros: buf and acc; uninitialised: cols."""
         reach = self.block + self.grid.outer_tail
         tail = self.grid.inner_tail + self.grid.outer_tail
         buf = scratch("conv.buf", (self.Fo, self.Fi, self.C, self.length + tail), dtype)
@@ -159,11 +159,13 @@ class _Panels:
             yield grid[in_grid].swapaxes(0, 1), x[in_x]
 
     def outputs(self, acc: np.ndarray, images: int) -> np.ndarray:
-        """Acc (G, Og, P) -> view of its valid outputs (N, O, *out)."""
+        """View of acc (G, Og, P) as its valid outputs (N, O, *out)."""
         acc = acc[..., : images * self.area].reshape(-1, images, *self.grid.pitch)
         return acc[self.grid.crop].swapaxes(0, 1)
 
-    def copies(self, buf: np.ndarray, cols: np.ndarray, p: int, q: int):
+    def copies(
+        self, buf: np.ndarray, cols: np.ndarray, p: int, q: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Per inner offset: (columns p:q and their tail in cols, where they come from in buf)."""
         reach = q - p + self.grid.outer_tail
         for k, (phase, shift) in enumerate(self.grid.inner):
@@ -176,7 +178,7 @@ class _Panels:
         return (flat[phase, :, :, shift : shift + width] for phase, shift in self.grid.outer)
 
     def weights(self, w: np.ndarray) -> np.ndarray:
-        """W (O, Cg, *k) -> (outer, G, Og, Cg*K)."""
+        """The matrix for each outer offset: w (O, Cg, *k) -> (outer, G, Og, Cg*K)."""
         w = w.reshape(self.G, self.Og, self.Cg, -1, self.K)
         return np.moveaxis(w, 3, 0).reshape(-1, self.G, self.Og, self.Cg * self.K)
 

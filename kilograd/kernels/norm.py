@@ -48,7 +48,9 @@ def standardise(x: Array, y: Array, eps: float) -> tuple[Array, Array]:
     return mean, r
 
 
-def layer_norm(x: Array, w: Array | None, b: Array | None, eps: float) -> tuple[Array, Array, Array]:
+def layer_norm(
+    x: Array, w: Array | None, b: Array | None, eps: float
+) -> tuple[Array, Array, Array]:
     """Each row of x (n, width) normalised; y, mean, r."""
     y = np.empty(x.shape, x.dtype)
 
@@ -167,7 +169,9 @@ def _channel_sums(x: Array, y: Array) -> tuple[Array, Array]:
         return np.einsum("ncl->c", x[i:j]), np.einsum("ncl,ncl->c", x[i:j], y[i:j])
 
     parts = sliced(part, len(x), x.size)
-    return parts[0] if len(parts) == 1 else tuple(map(sum, zip(*parts, strict=True)))
+    if len(parts) == 1:
+        return parts[0]
+    return sum(p[0] for p in parts), sum(p[1] for p in parts)
 
 
 def channel_moments(x: Array) -> tuple[Array, Array]:

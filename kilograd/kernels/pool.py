@@ -88,7 +88,8 @@ def max_pool_forward(
     border = _padding(size, out, kernel, stride, padding, dilation)
     planes = x.reshape(N * C, 1, *size)
     steps = [math.prod(size[i + 1 :]) for i in range(len(size))]
-    farthest = sum((k - 1) * d * t for k, d, t in zip(kernel, dilation, steps, strict=True))
+    reach = zip(kernel, dilation, padding, steps, strict=True)
+    farthest = sum(((k - 1) * d + p + d) * t for k, d, p, t in reach)
     compact = np.int16 if farthest < 1 << 15 else np.int32 if farthest < 1 << 31 else np.int64
     corner = np.zeros((), np.int64)  # flat index of each window's first element
     for o, s, p, t in zip(out, stride, padding, steps, strict=True):

@@ -252,19 +252,24 @@ def _zeta(s: Array, q: Array) -> Array:
     return np.where(q == math.inf, 0.0, total)
 
 
+def _nearest_terms(s: Array, q: Array) -> Array:
+    """Hurwitz's zeta for q < 0 and large s: the two terms next to 0 are all that counts."""
+    r = q - np.floor(q)
+    return r**-s + (r - 1) ** -s
+
+
 @blockwise
 def zeta(s: Array, q: Array) -> Array:
     """Hurwitz's zeta, Σ (q + k)^-s over k ≥ 0; s > 1."""
     y = np.full_like(q, math.nan)
     _choose(y, s == 1, np.full_like, s, np.full_like(s, math.inf))
     _choose(y, (s > 1) & (q > 0), _zeta, s, q)
-    whole = (s > 1) & (q <= 0) & (s == np.floor(s))
-    for n in np.unique(s[whole]):
-        sign = 1 if n % 2 == 0 else -1
-        scale = sign / math.gamma(n) if n < 170 else 0.0
-        here = whole & (s == n)
-        y[here] = _polygamma(int(n) - 1, q[here]) * scale
-    y[(s > 1) & (q <= 0) & (q == np.floor(q))] = math.inf
+    left = (s > 1) & (q <= 0) & (s == np.floor(s)) & np.isfinite(s) & np.isfinite(q)
+    for n in np.unique(s[left & (s <= 100)]):
+        here = left & (s == n)
+        y[here] = _polygamma(int(n) - 1, q[here]) * ((1 - 2 * (n % 2)) / math.gamma(n))
+    _choose(y, left & (s > 100), _nearest_terms, s, q)
+    y[(s > 1) & (q <= 0) & (q == np.floor(q)) & (q > -math.inf)] = math.inf
     return y
 
 

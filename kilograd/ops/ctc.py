@@ -119,7 +119,10 @@ def _(g, x, targets, lengths, target_lengths, y, alpha, blank):
     d = np.exp(x)
     for t in range(T - 1, -1, -1):
         back = beta[:, ::-1]
-        one, two = _moved(back, 1)[:, ::-1], np.where(jump_from, _moved(back, 2)[:, ::-1], -math.inf)
+        one, two = (
+            _moved(back, 1)[:, ::-1],
+            np.where(jump_from, _moved(back, 2)[:, ::-1], -math.inf),
+        )
         rest = _log_sum(beta, one, two)
         rest = np.where((lengths == t + 1)[:, None], finish, rest)
         share = np.exp(alpha[t] + rest + y[:, None])  # of the alignments, at each place

@@ -18,18 +18,30 @@ import numpy as np
 from kilograd import dtypes
 from kilograd.errors import DtypeError
 from kilograd.kernels import special
-from kilograd.ops.op import Op, op
+from kilograd.ops.op import Op, no_grad_op, op
 
 _FLOATS = "fc"
-_FLOAT = np.dtype(float)
+_FLOAT, _BOOL = np.dtype(float), np.dtype(bool)
 _NUMBERS = (bool, int, float)
 
 
-def typed(fn: Callable[..., Any], *, floats: bool = False, count: int = 2) -> Callable[..., Any]:
+def typed(
+    fn: Callable[..., Any],
+    *,
+    floats: bool = False,
+    wide: bool = False,
+    bools: bool = True,
+    integers: bool = True,
+    count: int = 2,
+) -> Callable[..., Any]:
     """``fn`` on arrays brought to one dtype by PyTorch's promotion.
 
-    ``floats`` says the result is a floating-point number also for integers (``exp``, ``divide``).
+    ``floats`` says the result is a floating-point number also for integers (``exp``, ``divide``),
+    ``wide`` that float16 is computed in float32 (a ufunc does so by itself). ``bools=False`` refuses
+    any bool, ``integers=False`` refuses what does not promote to a floating-point number.
     """
+    if wide:
+        fn = _widened(fn)
 
     def one(x: Any) -> Any:
         if type(x) in _NUMBERS:
@@ -45,9 +57,23 @@ def typed(fn: Callable[..., Any], *, floats: bool = False, count: int = 2) -> Ca
         except AttributeError:  # a Python number
             if (type(b) is float or type(b) is int) and a.dtype.kind == "f":
                 return fn(a, b)
+        if not bools and any(type(v) is bool or getattr(v, "dtype", None) == _BOOL for v in (a, b)):
+            raise DtypeError(f"{fn.__name__}: not defined for bool tensors")
+        if not integers and dtypes.result_numpy_dtype(a, b).kind not in _FLOATS:
+            raise DtypeError(f"{fn.__name__}: not implemented for integers")
         return fn(*promoted(a, b, floats=floats))
 
     return one if count == 1 else two
+
+
+def _widened(fn: Callable[..., Any]) -> Callable[..., Any]:
+    def wide(*xs: Any) -> Any:
+        if xs[0].dtype.char == "e":
+            xs = tuple([x.astype(np.float32) if hasattr(x, "astype") else x for x in xs])
+            return fn(*xs).astype(np.float16)
+        return fn(*xs)
+
+    return wide
 
 
 def promoted(*values: Any, floats: bool = False) -> list[Any]:
@@ -62,11 +88,11 @@ def promoted(*values: Any, floats: bool = False) -> list[Any]:
 
 
 def ufunc(
-    fn: Any, *rules: Any, name: str | None = None, floats: bool = False, differentiable: bool = True
+    fn: Any, *rules: Any, name: str | None = None, differentiable: bool = True, **how: bool
 ) -> Op:
-    """An op from a NumPy ufunc (or a function like one) and one rule per input."""
+    """An op from a NumPy ufunc (or a function like one) and one rule per input; see ``typed``."""
     count = getattr(fn, "nin", None) or fn.__code__.co_argcount
-    inner = typed(fn, floats=floats, count=count)
+    inner = typed(fn, count=count, **how)
     if count == 1:
 
         def forward(x: Any) -> Any:
@@ -113,15 +139,6 @@ def unknown(name: str) -> Callable[..., Any]:
 # --- arithmetic -------------------------------------------------------------------------------
 
 
-def _subtract(a: Any, b: Any) -> Any:
-    if getattr(a, "dtype", _FLOAT).kind == "b" == getattr(b, "dtype", _FLOAT).kind:
-        raise DtypeError(
-            "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or "
-            "`logical_xor()` operator instead."
-        )
-    return np.subtract(a, b)
-
-
 def _negative(x: Any) -> Any:
     if x.dtype.kind == "b":
         raise DtypeError(
@@ -152,7 +169,7 @@ def _wins(a: Any, b: Any) -> Any:
 
 # fmt: off
 add           = ufunc(np.add,           lambda g: g,                 lambda g: g)
-subtract      = ufunc(_subtract,        lambda g: g,                 lambda g: -g, name="subtract")
+subtract      = ufunc(np.subtract,      lambda g: g,                 lambda g: -g, bools=False)
 multiply      = ufunc(np.multiply,      lambda g, b: g * b,          lambda g, a: g * a)
 divide        = ufunc(np.divide,        lambda g, b: g / b,          lambda g, b, y: -g * y / b, floats=True)
 negative      = ufunc(_negative,        lambda g: -g, name="negative")
@@ -163,10 +180,10 @@ maximum       = ufunc(np.maximum,       lambda g, a, b: _share(g, a, b), lambda 
 minimum       = ufunc(np.minimum,       lambda g, a, b: _share(g, b, a), lambda g, a, b: _share(g, a, b))
 fmax          = ufunc(np.fmax,          lambda g, a, b: g * _wins(a, b),  lambda g, a, b: g * ~_wins(a, b))
 fmin          = ufunc(np.fmin,          lambda g, a, b: g * _wins(-a, -b), lambda g, a, b: g * ~_wins(-a, -b))
-hypot         = ufunc(np.hypot,         lambda g, a, y: g * (a / y), lambda g, b, y: g * (b / y), floats=True)
+hypot         = ufunc(np.hypot,         lambda g, a, y: g * (a / y), lambda g, b, y: g * (b / y), floats=True, integers=False)
 atan2         = ufunc(np.arctan2,       lambda g, a, b: g * (b / (a * a + b * b)), lambda g, a, b: g * (-a / (a * a + b * b)), name="atan2", floats=True)
-logaddexp     = ufunc(np.logaddexp,     lambda g, a, b: g * sigmoid(a - b), lambda g, a, b: g * sigmoid(b - a), floats=True)
-logaddexp2    = ufunc(np.logaddexp2,    lambda g, a, b: g / (np.exp2(b - a) + 1), lambda g, a, b: g / (np.exp2(a - b) + 1), floats=True)
+logaddexp     = ufunc(np.logaddexp,     lambda g, a, b: g * sigmoid(a - b), lambda g, a, b: g * sigmoid(b - a), floats=True, integers=False)
+logaddexp2    = ufunc(np.logaddexp2,    lambda g, a, b: g / (np.exp2(b - a) + 1), lambda g, a, b: g / (np.exp2(a - b) + 1), floats=True, integers=False)
 copysign      = ufunc(np.copysign,      lambda g, a, y: g * (np.sign(a) * np.sign(y)), zero, floats=True)
 # fmt: on
 BY_UFUNC.update({np.subtract: subtract, np.negative: negative, np.square: square, np.absolute: absolute})
@@ -175,7 +192,9 @@ BY_UFUNC.update({np.subtract: subtract, np.negative: negative, np.square: square
 def _power(a: Any, b: Any) -> Any:
     if type(b) is int:
         return _whole_power(a, b)
-    if a.dtype.kind in "iub" and (b < 0).any():
+    if a.dtype.kind == "b":
+        raise DtypeError("power: not implemented for bool")
+    if a.dtype.kind in "iu" and (b < 0).any():
         safe = np.power(a, np.maximum(b, 0))
         whole = np.where(a == 1, 1, np.where(a == -1, 1 - 2 * (b % 2), 0))
         return np.where(b < 0, whole, safe).astype(a.dtype)
@@ -230,7 +249,10 @@ def _whole(fn: Any) -> Any:
     """An integer division: zero divisors raise, as in PyTorch."""
 
     def divided(a: Any, b: Any) -> Any:
-        if getattr(b, "dtype", _FLOAT).kind in "iub" and not np.all(b):
+        kind = getattr(b, "dtype", _FLOAT).kind
+        if kind == "b":
+            raise DtypeError(f"{fn.__name__}: not implemented for bool")
+        if kind in "iu" and not np.all(b):
             raise ValueError("ZeroDivisionError")
         return fn(a, b)
 
@@ -278,7 +300,7 @@ log2          = ufunc(np.log2,          lambda g, x: g / (x * math.log(2)), floa
 log10         = ufunc(_log10,           lambda g, x: g / (x * math.log(10)), name="log10", floats=True)
 log1p         = ufunc(np.log1p,         lambda g, x: g / (x + 1),    floats=True)
 sqrt          = ufunc(np.sqrt,          lambda g, y: g / (y * 2),    floats=True)
-rsqrt         = ufunc(_rsqrt,           lambda g, y: g * (y * y * y * -0.5), name="rsqrt", floats=True)
+rsqrt         = ufunc(_rsqrt,           lambda g, y: g * (y * y * y * -0.5), name="rsqrt", floats=True, wide=True)
 
 BY_UFUNC[np.log10] = log10
 
@@ -313,7 +335,12 @@ def _step(fn: Any) -> Any:
 
 
 def _sign(x: Any) -> Any:
-    return x.copy() if x.dtype.kind == "b" else np.sign(x)
+    if x.dtype.kind == "b":
+        return x.copy()
+    y = np.asarray(np.sign(x))
+    if x.dtype.kind == "f":
+        np.copyto(y, 0, where=np.isnan(y))
+    return y
 
 
 def _sgn(x: Any) -> Any:
@@ -366,7 +393,7 @@ left_shift    = ufunc(np.left_shift,    differentiable=False)
 right_shift   = ufunc(np.right_shift,   differentiable=False)
 gcd           = ufunc(np.gcd,           differentiable=False)
 lcm           = ufunc(np.lcm,           differentiable=False)
-nextafter     = ufunc(np.nextafter,     lambda g: g,                 zero)
+nextafter     = ufunc(np.nextafter,     lambda g: g,                 zero, floats=True, integers=False)
 heaviside     = ufunc(_heaviside,       differentiable=False, name="heaviside")
 
 # --- activations: one pass where NumPy would take three -----------------------------------------
@@ -393,7 +420,7 @@ def _softplus(x: Any) -> Any:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x)))
 
 
-sigmoid       = ufunc(_sigmoid,         lambda g, y: g * (y * (1 - y)), name="sigmoid", floats=True)
+sigmoid       = ufunc(_sigmoid,         lambda g, y: g * (y * (1 - y)), name="sigmoid", floats=True, wide=True)
 relu          = ufunc(_relu,            lambda g, y: g * (y > 0),    name="relu")
 softplus      = ufunc(_softplus,        lambda g, x: g * sigmoid(x), name="log1p_exp", floats=True)
 
@@ -428,16 +455,16 @@ log_ndtr      = ufunc(special.log_ndtr, lambda g, x: g * math.sqrt(2 / math.pi) 
 lgamma        = ufunc(special.lgamma,   lambda g, x: g * digamma(x), floats=True)
 digamma       = ufunc(special.digamma,  lambda g, x: g * polygamma(x, n=1), floats=True)
 zeta          = ufunc(special.zeta,     unknown("input"),            lambda g, a, b: g * (-a * zeta(a + 1, b)), floats=True)
-igamma        = ufunc(special.igamma,   unknown("input"),            lambda g, a, b: g * _gamma_density(a, b), floats=True)
-igammac       = ufunc(special.igammac,  unknown("input"),            lambda g, a, b: -g * _gamma_density(a, b), floats=True)
+igamma        = ufunc(special.igamma,   unknown("input"),            lambda g, a, b: g * _gamma_density(a, b), floats=True, integers=False)
+igammac       = ufunc(special.igammac,  unknown("input"),            lambda g, a, b: -g * _gamma_density(a, b), floats=True, integers=False)
 i0            = ufunc(special.i0,       lambda g, x: g * i1(x),      floats=True)
 i0e           = ufunc(special.i0e,      lambda g, x, y: g * (i1e(x) - np.sign(x) * y), floats=True)
 i1            = ufunc(special.i1,       lambda g, x, y: g * where(x == 0, 0.5, i0(x) - y / where(x == 0, 1.0, x)), floats=True)
 i1e           = ufunc(special.i1e,      lambda g, x, y: g * where(x == 0, 0.5, i0e(x) - y * (np.sign(x) + 1 / where(x == 0, 1.0, x))), floats=True)
-xlogy         = ufunc(_xlogy,           lambda g, a, b: where((a == 0) & (b <= 0), 0.0, xlogy(g, b)), lambda g, a, b: g * a / b, name="xlogy", floats=True)
-xlog1py       = ufunc(_xlog1py,         lambda g, a, b: where((a == 0) & (b <= -1), 0.0, xlog1py(g, b)), lambda g, a, b: g * a / (b + 1), name="xlog1py", floats=True)
-entr          = ufunc(_entr,            lambda g, x: g * (-1 - np.log(x)), name="entr", floats=True)
-sinc          = ufunc(_sinc,            lambda g, x: g * _sinc_slope(x), name="sinc", floats=True)
+xlogy         = ufunc(_xlogy,           lambda g, a, b: where((a == 0) & (b <= 0), 0.0, xlogy(g, b)), lambda g, a, b: g * a / b, name="xlogy", floats=True, wide=True)
+xlog1py       = ufunc(_xlog1py,         lambda g, a, b: where((a == 0) & (b <= -1), 0.0, xlog1py(g, b)), lambda g, a, b: g * a / (b + 1), name="xlog1py", floats=True, wide=True)
+entr          = ufunc(_entr,            lambda g, x: g * (-1 - np.log(x)), name="entr", floats=True, wide=True)
+sinc          = ufunc(_sinc,            lambda g, x: g * _sinc_slope(x), name="sinc", floats=True, wide=True)
 # fmt: on
 
 
@@ -464,7 +491,10 @@ def _(g, x, n):
 @op
 def logit(x, *, eps=None):
     """log(x / (1 - x)), x first held within eps of the ends if eps is given."""
-    (x,) = promoted(x, floats=True)
+    return typed(lambda v: _logit(v, eps), floats=True, wide=True, count=1)(x)
+
+
+def _logit(x, eps):
     if eps is not None:
         x = np.minimum(np.maximum(x, eps), 1 - eps)
     return np.log(x / (1 - x))
@@ -475,6 +505,18 @@ def _(g, x, eps):
     if eps is None:
         return where((x < 0) | (x > 1), math.nan, g / (x * (1 - x)))
     return where((x < eps) | (x > 1 - eps), 0.0, g / (x * (1 - x)))
+
+
+@no_grad_op
+def isclose(a, b, *, rtol, atol, equal_nan):
+    """Whether ``|a - b| <= atol + rtol * |b|``."""
+    close = a == b
+    if a.dtype.kind in "iu":
+        a, b = a.astype(float), b.astype(float)
+    if a.dtype.kind != "b":
+        error = np.abs(a - b)
+        close = close | (np.isfinite(error) & (error <= atol + np.abs(b * rtol)))
+    return close | (np.isnan(a) & np.isnan(b)) if equal_nan else close
 
 
 # --- several arguments --------------------------------------------------------------------------

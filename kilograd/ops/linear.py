@@ -18,7 +18,9 @@ def _rows(x):
 def linear(x, w, bias):
     """``x @ w.T + bias``: x (*, I), w (O, I) or (I,), bias (O,), () or None → (*, O)."""
     if x.dtype is not w.dtype and x.dtype != w.dtype:
-        raise DtypeError(f"linear: input is {x.dtype} and weight is {w.dtype}: they must be the same")
+        raise DtypeError(
+            f"linear: input is {x.dtype} and weight is {w.dtype}: they must be the same"
+        )
     if x.shape[-1:] != w.shape[-1:] or not 1 <= w.ndim <= 2:
         raise ShapeError(
             f"linear: input {list(x.shape)} and weight {list(w.shape)} cannot be multiplied: "
@@ -34,7 +36,9 @@ def linear(x, w, bias):
     if bias is None:
         return y
     if bias.dtype is not y.dtype and bias.dtype != y.dtype:
-        raise DtypeError(f"linear: input is {x.dtype} and bias is {bias.dtype}: they must be the same")
+        raise DtypeError(
+            f"linear: input is {x.dtype} and bias is {bias.dtype}: they must be the same"
+        )
     y += bias
     return y
 

@@ -198,7 +198,9 @@ def _places(shape, target, ignore_index):
     """The scores' flat indices at the targets; which targets are ignored (None: none)."""
     N, C, *length = shape
     ignored = None
-    if target.size and target.view(f"u{target.dtype.itemsize}").max() >= C:  # negative ones are huge
+    if (
+        target.size and target.view(f"u{target.dtype.itemsize}").max() >= C
+    ):  # negative ones are huge
         ignored = target == ignore_index
         target = np.where(ignored, 0, target)
         low, high = target.min(), target.max()

@@ -70,7 +70,13 @@ def avg_pool(x, *, kernel, stride, padding, ceil_mode, count_include_pad, diviso
     """The mean of each window: x (N, C, *spatial) → (N, C, *out)."""
     if x.dtype.kind in "iu":  # integer division, towards zero
         y = kernels.avg_pool_forward(
-            x.astype(np.float64), kernel, stride, padding, ceil_mode, count_include_pad, divisor_override
+            x.astype(np.float64),
+            kernel,
+            stride,
+            padding,
+            ceil_mode,
+            count_include_pad,
+            divisor_override,
         )
         return np.trunc(np.round(y, 6)).astype(x.dtype)
     return kernels.avg_pool_forward(

@@ -23,7 +23,9 @@ def _resize_bytes(x, size, mode, align_corners, scales, antialias):
         if n == m:
             continue
         each = np.eye(n).reshape(1, n, 1, n)
-        w = kernels.resize_forward(each, (1, m), mode, align_corners, (None, scales[axis - 2]), antialias)
+        w = kernels.resize_forward(
+            each, (1, m), mode, align_corners, (None, scales[axis - 2]), antialias
+        )
         w = w.reshape(n, m)
         bits = 0
         while bits < 22 and int(0.5 + w.max() * (1 << (bits + 1))) < 1 << 15:

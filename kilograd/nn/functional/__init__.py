@@ -4,8 +4,18 @@ Every function takes tensors (or arrays) and PyTorch's arguments.
 """
 
 from kilograd.nn.functional import (
-    activations, affine, attention, convolution, distance, dropouts, embeddings, losses,
-    normalization, padding, pooling, vision,
+    activations,
+    affine,
+    attention,
+    convolution,
+    distance,
+    dropouts,
+    embeddings,
+    losses,
+    normalization,
+    padding,
+    pooling,
+    vision,
 )  # fmt: skip
 from kilograd.nn.functional.activations import *
 from kilograd.nn.functional.affine import *
@@ -24,4 +34,4 @@ _ROOMS = (
     activations, affine, attention, convolution, distance, dropouts, embeddings, losses,
     normalization, padding, pooling, vision,
 )  # fmt: skip
-__all__ = [name for room in _ROOMS for name in room.__all__]  # noqa: PLE0605
+__all__ = [name for room in _ROOMS for name in room.__all__]

@@ -78,12 +78,16 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     """
     x, w = input.array, weight.array
     if w.dtype != x.dtype:
-        raise RuntimeError(f"prelu: input is {x.dtype} and weight is {w.dtype}: they must be the same")
+        raise RuntimeError(
+            f"prelu: input is {x.dtype} and weight is {w.dtype}: they must be the same"
+        )
     if w.ndim > 1:
         raise RuntimeError(f"prelu: weight must be a scalar or 1D tensor, but got ndim = {w.ndim}")
     if w.size != 1:
         if x.ndim == 0:
-            raise RuntimeError("prelu: not allow zero-dim input tensor with a weight for each channel.")
+            raise RuntimeError(
+                "prelu: not allow zero-dim input tensor with a weight for each channel."
+            )
         channels = x.shape[1] if x.ndim > 1 else 1
         if channels != w.size:
             raise RuntimeError(
@@ -107,7 +111,9 @@ def rrelu(
 ) -> Tensor:
     """Leaky ReLU with a slope drawn for each negative element, or in evaluation the mean slope."""
     if lower > upper:
-        raise RuntimeError(f"rrelu: lower bound {lower} should be less than or equal to the upper {upper}")
+        raise RuntimeError(
+            f"rrelu: lower bound {lower} should be less than or equal to the upper {upper}"
+        )
     if not (math.isfinite(lower) and math.isfinite(upper)):
         raise RuntimeError(f"rrelu: bounds must be finite, got {lower} and {upper}")
     if not training:
@@ -155,7 +161,9 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     tensor([-0.1587,  0.0000,  0.8413])
     """
     if approximate not in ("none", "tanh"):
-        raise RuntimeError(f"approximate argument must be either none or tanh, not {approximate!r}.")
+        raise RuntimeError(
+            f"approximate argument must be either none or tanh, not {approximate!r}."
+        )
     return ops.gelu(input, approximate=approximate)
 
 

@@ -25,9 +25,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 @function(method=False)
-def bilinear(
-    input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None
-) -> Tensor:
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input1ᵀ weight[o] input2 + bias[o]``: (*, I), (*, J) and (O, I, J) give (*, O)."""
     a, b, w = input1.array, input2.array, weight.array
     if a.ndim != b.ndim or a.shape[:-1] != b.shape[:-1]:

@@ -61,8 +61,14 @@ def scaled_dot_product_attention(
             f"{q.dtype} key.dtype: {k.dtype} and value.dtype: {v.dtype} instead."
         )
     if is_causal and attn_mask is not None:
-        raise RuntimeError("_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True")
-    if attn_mask is not None and attn_mask.array.dtype.kind != "b" and attn_mask.array.dtype != q.dtype:
+        raise RuntimeError(
+            "_scaled_dot_product_attention: Explicit attn_mask should not be set when is_causal=True"
+        )
+    if (
+        attn_mask is not None
+        and attn_mask.array.dtype.kind != "b"
+        and attn_mask.array.dtype != q.dtype
+    ):
         if attn_mask.array.dtype.kind != "f":
             raise RuntimeError(
                 "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
@@ -117,10 +123,15 @@ def _additive(mask: Tensor | None, name: str, dtype: Any) -> Tensor | None:
     return wrap(np.where(mask.array, dtype.type(-math.inf), dtype.type(0)))
 
 
-def _check_dims(query: Tensor, key: Tensor, value: Tensor, padding: Any, mask: Any, heads: int) -> bool:
+def _check_dims(
+    query: Tensor, key: Tensor, value: Tensor, padding: Any, mask: Any, heads: int
+) -> bool:
     """Whether the input is a batch."""
     n = query.array.ndim
-    _require(n in (2, 3), f"query should be unbatched 2D or batched 3D tensor but received {n}-D query tensor")
+    _require(
+        n in (2, 3),
+        f"query should be unbatched 2D or batched 3D tensor but received {n}-D query tensor",
+    )
     kind = f"For {'batched' if n == 3 else 'unbatched'} ({n}-D) `query`, expected"
     _require(
         key.array.ndim == n and value.array.ndim == n,
@@ -196,7 +207,11 @@ def multi_head_attention_forward(
     L, N, E = query.array.shape
     S = key.array.shape[0]
     dtype = query.array.dtype
-    if key_padding_mask is not None and attn_mask is not None and key_padding_mask.dtype != attn_mask.dtype:
+    if (
+        key_padding_mask is not None
+        and attn_mask is not None
+        and key_padding_mask.dtype != attn_mask.dtype
+    ):
         warnings.warn(
             "Support for mismatched key_padding_mask and attn_mask is deprecated. Use same type for both "
             "instead.",
@@ -213,7 +228,10 @@ def multi_head_attention_forward(
     else:
         attn_mask = _additive(attn_mask, "attn_mask", dtype)
         is_causal = is_causal and key_padding_mask is None
-    _require(E == embed_dim_to_check, f"was expecting embedding dimension of {embed_dim_to_check}, but got {E}")
+    _require(
+        embed_dim_to_check == E,
+        f"was expecting embedding dimension of {embed_dim_to_check}, but got {E}",
+    )
     D = E // num_heads
     _require(D * num_heads == E, f"embed_dim {E} not divisible by num_heads {num_heads}")
     if use_separate_proj_weight:
@@ -222,16 +240,28 @@ def multi_head_attention_forward(
             f"key's sequence and batch dims {key.shape[:2]} do not match value's {value.shape[:2]}",
         )
         for w, name in ((q_proj_weight, "q"), (k_proj_weight, "k"), (v_proj_weight, "v")):
-            _require(w is not None, f"use_separate_proj_weight is True but {name}_proj_weight is None")
-        biases = [None] * 3 if in_proj_bias is None else [in_proj_bias[i * E : (i + 1) * E] for i in range(3)]
+            _require(
+                w is not None, f"use_separate_proj_weight is True but {name}_proj_weight is None"
+            )
+        biases = (
+            [None] * 3
+            if in_proj_bias is None
+            else [in_proj_bias[i * E : (i + 1) * E] for i in range(3)]
+        )
         q, k, v = (
             linear(x, w, b)
             for x, w, b in zip(
-                (query, key, value), (q_proj_weight, k_proj_weight, v_proj_weight), biases, strict=True
+                (query, key, value),
+                (q_proj_weight, k_proj_weight, v_proj_weight),
+                biases,
+                strict=True,
             )
         )
     else:
-        _require(key.shape == value.shape, f"key shape {key.shape} does not match value shape {value.shape}")
+        _require(
+            key.shape == value.shape,
+            f"key shape {key.shape} does not match value shape {value.shape}",
+        )
         if in_proj_weight is None:
             raise AssertionError("use_separate_proj_weight is False but in_proj_weight is None")
         q, k, v = _project(query, key, value, in_proj_weight, in_proj_bias)
@@ -239,7 +269,8 @@ def multi_head_attention_forward(
         want = (L, S) if attn_mask.ndim == 2 else (N * num_heads, L, S)
         if tuple(attn_mask.shape) != want:
             raise RuntimeError(
-                f"The shape of the {attn_mask.ndim}D attn_mask is {tuple(attn_mask.shape)}, but should be {want}."
+                f"The shape of the {attn_mask.ndim}D attn_mask is {tuple(attn_mask.shape)}, but "
+                f"should be {want}."
             )
         if attn_mask.ndim == 2:
             attn_mask = attn_mask[None]
@@ -259,7 +290,10 @@ def multi_head_attention_forward(
 
     def checked(x: Tensor, name: str) -> Tensor:
         for axis, want in ((0, N * num_heads), (2, D)):
-            _require(x.shape[axis] == want, f"expecting {name}.size({axis}) of {want}, but got {x.shape[axis]}")
+            _require(
+                x.shape[axis] == want,
+                f"expecting {name}.size({axis}) of {want}, but got {x.shape[axis]}",
+            )
         return x
 
     q = heads(q)
@@ -278,16 +312,21 @@ def multi_head_attention_forward(
         for axis, want in ((0, N), (1, S)):
             _require(
                 key_padding_mask.shape[axis] == want,
-                f"Expected key_padded_mask.shape[{axis}] to be {want}, but got {key_padding_mask.shape[axis]}",
+                f"Expected key_padded_mask.shape[{axis}] to be {want}, but got "
+                f"{key_padding_mask.shape[axis]}",
             )
-        by_head = broadcast_to(reshape(key_padding_mask, shape=(N, 1, 1, S)), shape=(N, num_heads, 1, S))
+        by_head = broadcast_to(
+            reshape(key_padding_mask, shape=(N, 1, 1, S)), shape=(N, num_heads, 1, S)
+        )
         by_head = reshape(by_head, shape=(N * num_heads, 1, S))
         attn_mask = by_head if attn_mask is None else attn_mask + by_head
     if not training:
         dropout_p = 0.0
     weights = None
     if need_weights:
-        _require(not (is_causal and attn_mask is None), "is_causal needs attn_mask where need_weights")
+        _require(
+            not (is_causal and attn_mask is None), "is_causal needs attn_mask where need_weights"
+        )
         scores = matmul(q * math.sqrt(1 / D), swapaxes(k, a=-1, b=-2))
         if attn_mask is not None:
             scores = scores + attn_mask

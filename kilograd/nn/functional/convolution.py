@@ -53,7 +53,9 @@ def _hashable(value: Any) -> Any:
     return tuple(value) if type(value) is list else value
 
 
-def _check(name: str, x: Any, w: Any, b: Any, n: int, channels: int, groups: int, outputs: int) -> None:
+def _check(
+    name: str, x: Any, w: Any, b: Any, n: int, channels: int, groups: int, outputs: int
+) -> None:
     if w.ndim != n + 2:
         raise ShapeError(f"{name}: expected a {n + 2}D weight, but got one of size {list(w.shape)}")
     if groups < 1:
@@ -69,7 +71,9 @@ def _check(name: str, x: Any, w: Any, b: Any, n: int, channels: int, groups: int
             f"{list(x.shape)} to have {channels} channels, but got {x.shape[1]} channels instead"
         )
     if 0 in w.shape[2:]:
-        raise RuntimeError(f"{name}: kernel size should be greater than zero, got {list(w.shape[2:])}")
+        raise RuntimeError(
+            f"{name}: kernel size should be greater than zero, got {list(w.shape[2:])}"
+        )
     if b is not None and b.shape != (outputs,):
         raise ShapeError(
             f"{name}: given weight of size {list(w.shape)}, expected bias to be 1-dimensional with "
@@ -101,7 +105,9 @@ def _conv(
                 f"{name}: calculated padded input size per channel: {padded}. Kernel size: {reach}. "
                 "Kernel size can't be greater than actual input size"
             )
-    y = ops.conv(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    y = ops.conv(
+        input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
     return unbatched(y, added) if added else y
 
 
@@ -175,7 +181,9 @@ def _conv_transpose(
             )
     size = tuple([
         (m - 1) * s - a - b + d * (k - 1) + e + 1
-        for m, k, s, (a, b), d, e in zip(x.shape[2:], w.shape[2:], stride, pairs, dilation, extra, strict=True)
+        for m, k, s, (a, b), d, e in zip(
+            x.shape[2:], w.shape[2:], stride, pairs, dilation, extra, strict=True
+        )
     ])  # fmt: skip
     if min(size) < 1:
         raise ShapeError(
@@ -186,7 +194,9 @@ def _conv_transpose(
         # A convolution of that size would have more positions than the input: end where they end.
         reach = [
             (m - 1) * s + d * (k - 1) + 1 - a
-            for m, k, s, (a, _), d in zip(x.shape[2:], w.shape[2:], stride, pairs, dilation, strict=True)
+            for m, k, s, (a, _), d in zip(
+                x.shape[2:], w.shape[2:], stride, pairs, dilation, strict=True
+            )
         ]
         inner = [min(m, r) for m, r in zip(size, reach, strict=True)]
         pairs = tuple([(a, r - m) for (a, _), r, m in zip(pairs, reach, inner, strict=True)])
@@ -210,7 +220,9 @@ def conv_transpose1d(
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
     """The transpose of :func:`conv1d`: input (N, C, L), weight (C, O/groups, K) → (N, O, L')."""
-    return _conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        1, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 @function(method=False)
@@ -227,7 +239,9 @@ def conv_transpose2d(
     >>> kg.nn.functional.conv_transpose2d(kg.ones(1, 3, 4, 4), kg.ones(3, 5, 2, 2), stride=2).shape
     kilograd.Size([1, 5, 8, 8])
     """
-    return _conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        2, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 @function(method=False)
@@ -237,7 +251,9 @@ def conv_transpose3d(
     output_padding: Sizes = 0, groups: int = 1, dilation: Sizes = 1,
 ) -> Tensor:  # fmt: skip
     """The transpose of :func:`conv3d`."""
-    return _conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _conv_transpose(
+        3, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def _positive(name: str, **values: tuple[int, ...]) -> None:
@@ -263,15 +279,17 @@ def unfold(
     >>> kg.nn.functional.unfold(kg.ones(1, 3, 5, 5), 3).shape
     kilograd.Size([1, 27, 9])
     """
-    kernel, dilation, padding, stride = (
-        per_dim(v, 2, what)
-        for v, what in ((kernel_size, "kernel_size"), (dilation, "dilation"), (padding, "padding"), (stride, "stride"))
-    )  # fmt: skip
+    kernel = per_dim(kernel_size, 2, "kernel_size")
+    dilation = per_dim(dilation, 2, "dilation")
+    padding = per_dim(padding, 2, "padding")
+    stride = per_dim(stride, 2, "stride")
     _positive("unfold", kernel_size=kernel, dilation=dilation, padding=padding, stride=stride)
     input, added = batched(input, 2, "unfold")
     size = input.array.shape[2:]
     if 0 in input.array.shape[1:]:
-        raise ShapeError(f"unfold: expected a non-empty input, but got size {list(input.array.shape)}")
+        raise ShapeError(
+            f"unfold: expected a non-empty input, but got size {list(input.array.shape)}"
+        )
     blocks = _positions(size, kernel, dilation, padding, stride)
     if min(blocks) < 1:
         raise ShapeError(
@@ -294,11 +312,18 @@ def fold(
         RuntimeError: L is not the number of windows that ``output_size`` has.
     """
     size = per_dim(output_size, 2, "output_size")
-    kernel, dilation, padding, stride = (
-        per_dim(v, 2, what)
-        for v, what in ((kernel_size, "kernel_size"), (dilation, "dilation"), (padding, "padding"), (stride, "stride"))
-    )  # fmt: skip
-    _positive("fold", output_size=size, kernel_size=kernel, dilation=dilation, padding=padding, stride=stride)
+    kernel = per_dim(kernel_size, 2, "kernel_size")
+    dilation = per_dim(dilation, 2, "dilation")
+    padding = per_dim(padding, 2, "padding")
+    stride = per_dim(stride, 2, "stride")
+    _positive(
+        "fold",
+        output_size=size,
+        kernel_size=kernel,
+        dilation=dilation,
+        padding=padding,
+        stride=stride,
+    )
     input, added = batched(input, 1, "fold")
     _, rows, L = input.array.shape
     if rows == 0 or rows % (kernel[0] * kernel[1]):
@@ -313,5 +338,7 @@ def fold(
             f"padding={padding}, stride={stride}, expected size of input's last dimension to match the "
             f"number of sliding blocks {blocks[0]} * {blocks[1]}, but got {L}"
         )
-    y = ops.col2im(input, shape=size, kernel=kernel, dilation=dilation, padding=padding, stride=stride)
+    y = ops.col2im(
+        input, shape=size, kernel=kernel, dilation=dilation, padding=padding, stride=stride
+    )
     return unbatched(y, added)

@@ -36,9 +36,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     ndim = max(x1.array.ndim, x2.array.ndim)
     shape = np.broadcast_shapes(x1.array.shape, x2.array.shape)
     axis = one_axis(dim, ndim) - ndim  # from the end, where broadcasting aligns
-    x1, x2 = (
-        x if tuple(x.shape) == shape else x.expand(shape) for x in (x1, x2)
-    )
+    x1, x2 = (x if tuple(x.shape) == shape else x.expand(shape) for x in (x1, x2))
     n1 = _at_least(x1.norm(2, axis, keepdim=True), eps)
     n2 = _at_least(x2.norm(2, axis, keepdim=True), eps)
     return ((x1 / n1) * (x2 / n2)).sum(axis)

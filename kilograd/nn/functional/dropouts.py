@@ -58,13 +58,19 @@ def _channels(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
 
 
 @function(method=False)
-def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout1d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """Whole channels of (N, C, L) or (C, L) become 0."""
     _check(p)
     ndim = input.array.ndim
     if ndim not in (2, 3):
         raise RuntimeError(f"dropout1d: Expected 2D or 3D input, but received a {ndim}D input.")
-    return _with_batch(input, p, training, inplace) if ndim == 2 else _channels(input, p, training, inplace)
+    return (
+        _with_batch(input, p, training, inplace)
+        if ndim == 2
+        else _channels(input, p, training, inplace)
+    )
 
 
 def _with_batch(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
@@ -76,7 +82,9 @@ def _with_batch(input: Tensor, p: float, training: bool, inplace: bool) -> Tenso
 
 
 @function(method=False)
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout2d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """Whole channels of (N, C, H, W) become 0."""
     _check(p)
     ndim = input.array.ndim
@@ -95,7 +103,9 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
 
 
 @function(method=False)
-def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout3d(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor:
     """Whole channels of (N, C, D, H, W) or (C, D, H, W) become 0."""
     _check(p)
     ndim = input.array.ndim
@@ -104,7 +114,11 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
             f"dropout3d: Received a {ndim}-D input to dropout3d, which is deprecated. Use dropout instead.",
             stacklevel=3,
         )
-    return _channels(input, p, training, inplace) if ndim == 5 else _with_batch(input, p, training, inplace)
+    return (
+        _channels(input, p, training, inplace)
+        if ndim == 5
+        else _with_batch(input, p, training, inplace)
+    )
 
 
 def _alpha(input: Tensor, shape: tuple[int, ...], p: float, inplace: bool) -> Tensor:

@@ -21,7 +21,9 @@ def _checked_indices(name: str, indices: Any, rows: int) -> Any:
         raise RuntimeError(
             f"{name}: expected indices of type int64 or int32, but got {array.dtype} instead"
         )
-    if array.size and array.view(f"u{array.dtype.itemsize}").max() >= rows:  # negative ones are huge
+    if (
+        array.size and array.view(f"u{array.dtype.itemsize}").max() >= rows
+    ):  # negative ones are huge
         raise IndexError("index out of range in self")
     return array
 
@@ -32,7 +34,9 @@ def _renormalise(weight: Tensor, indices: Any, max_norm: float, norm_type: float
     norms = np.linalg.norm(weight.array[rows], norm_type, axis=1)
     long = norms > max_norm
     if long.any():
-        weight.array[rows[long]] *= (max_norm / (norms[long] + 1e-7))[:, None].astype(weight.array.dtype)
+        weight.array[rows[long]] *= (max_norm / (norms[long] + 1e-7))[:, None].astype(
+            weight.array.dtype
+        )
         weight._cell[0] += 1
 
 
@@ -44,8 +48,11 @@ def embedding(
     """Rows of ``weight`` (V, D) at the indices ``input`` (any shape): (*input.shape, D).
 
     Args:
+        input: the indices, int64 or int32.
+        weight: the table.
         padding_idx: this row gets no gradient.
         max_norm: rows looked up are first scaled down to this norm, in place.
+        norm_type: the p of that norm.
         scale_grad_by_freq: divide a row's gradient by how often it was looked up.
         sparse: accepted; gradients are dense.
 
@@ -68,7 +75,9 @@ def embedding(
     indices = _checked_indices("embedding", input, rows)
     if max_norm is not None:
         _renormalise(weight, indices, max_norm, norm_type)
-    return ops.embedding(weight, indices, padding_idx=padding_idx, scale_grad_by_freq=scale_grad_by_freq)
+    return ops.embedding(
+        weight, indices, padding_idx=padding_idx, scale_grad_by_freq=scale_grad_by_freq
+    )
 
 
 @function(method=False)
@@ -89,7 +98,9 @@ def embedding_bag(
             f"must have the same shape as the input ({list(x.shape)})"
         )
     if weight.array.ndim != 2:
-        raise ValueError(f"weight has to be a 2D Tensor, but got Tensor of dimension {weight.array.ndim}")
+        raise ValueError(
+            f"weight has to be a 2D Tensor, but got Tensor of dimension {weight.array.ndim}"
+        )
     if x.ndim == 2:
         if offsets is not None:
             raise ValueError(
@@ -100,7 +111,9 @@ def embedding_bag(
         include_last_offset = False
     elif x.ndim == 1:
         if offsets is None or offsets.ndim != 1:
-            raise ValueError("offsets has to be a 1D Tensor" + (" but got None" if offsets is None else ""))
+            raise ValueError(
+                "offsets has to be a 1D Tensor" + (" but got None" if offsets is None else "")
+            )
         starts = getattr(offsets, "array", offsets)
     else:
         raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {x.ndim}")
@@ -120,9 +133,15 @@ def embedding_bag(
             f"mode='sum' (got mode='{mode}')."
         )
     if starts.size and starts[0] != 0:
-        raise RuntimeError(f"offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from position 0. However, got {starts[0]}")
+        raise RuntimeError(
+            "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start "
+            f"from position 0. However, got {starts[0]}"
+        )
     if starts.size and starts[-1] > len(indices):
-        raise RuntimeError(f"offsets[-1] can not be greater than input's length {len(indices)} but got offsets[-1] of {starts[-1]}")
+        raise RuntimeError(
+            f"offsets[-1] can not be greater than input's length {len(indices)} but got "
+            f"offsets[-1] of {starts[-1]}"
+        )
     if include_last_offset:
         starts = starts[:-1]
     bags = len(starts)
@@ -132,7 +151,9 @@ def embedding_bag(
         padding_idx %= rows
     bag = np.repeat(np.arange(bags), np.diff(np.append(starts, len(indices))))
     indices = indices[: len(bag)]
-    flat_weights = None if per_sample_weights is None else per_sample_weights.reshape((-1, 1))[: len(bag)]
+    flat_weights = (
+        None if per_sample_weights is None else per_sample_weights.reshape((-1, 1))[: len(bag)]
+    )
     if padding_idx is not None:
         counted = indices != padding_idx
         indices, bag = indices[counted], bag[counted]

@@ -58,7 +58,9 @@ def _sizes_differ(name: str, input: Tensor, target: Tensor) -> None:
     )
 
 
-def _weighted(loss: Tensor, weight: Tensor, input: Tensor, reduction: str, by_weight: bool) -> Tensor:
+def _weighted(
+    loss: Tensor, weight: Tensor, input: Tensor, reduction: str, by_weight: bool
+) -> Tensor:
     if tuple(weight.shape) != tuple(input.shape):
         raise ValueError("Weights and input must have the same size.")
     if reduction == "mean" and by_weight:
@@ -238,7 +240,9 @@ def binary_cross_entropy_with_logits(
         raise ValueError(
             f"Target size ({list(target.shape)}) must be the same as input size ({list(input.shape)})"
         )
-    return ops.binary_cross_entropy_with_logits(input, target, weight, pos_weight, reduction=reduction)
+    return ops.binary_cross_entropy_with_logits(
+        input, target, weight, pos_weight, reduction=reduction
+    )
 
 
 @function(method=False)
@@ -279,7 +283,9 @@ def _check_classes(name: str, x: Any, t: Any, w: Any) -> None:
         raise ShapeError(f"{name}: input should have at least one dimension")
     if x.ndim == 1:
         if t.ndim > 1 or t.size != 1:
-            raise ValueError(f"{name}: expected a target of one class for input {list(x.shape)}, got {list(t.shape)}")
+            raise ValueError(
+                f"{name}: expected a target of one class for input {list(x.shape)}, got {list(t.shape)}"
+            )
     elif t.ndim != x.ndim - 1:
         raise (ShapeError if t.ndim and t.shape[0] == x.shape[0] else ValueError)(
             f"{name}: expected target of size {[x.shape[0], *x.shape[2:]]}, got {list(t.shape)}"
@@ -289,7 +295,9 @@ def _check_classes(name: str, x: Any, t: Any, w: Any) -> None:
             f"{name}: expected input batch_size ({x.shape[0]}) to match target batch_size ({t.shape[0]})."
         )
     elif t.shape[1:] != x.shape[2:]:
-        raise ShapeError(f"{name}: expected target size {[x.shape[0], *x.shape[2:]]}, got {list(t.shape)}")
+        raise ShapeError(
+            f"{name}: expected target size {[x.shape[0], *x.shape[2:]]}, got {list(t.shape)}"
+        )
     classes = x.shape[min(x.ndim - 1, 1)]
     if w is not None and w.shape != (classes,):
         raise ShapeError(
@@ -333,7 +341,10 @@ def cross_entropy(
         input: scores (C,), (N, C) or (N, C, d1, …).
         target: class numbers, of that shape without C; or probabilities, of that shape.
         weight: of each class (C,); the mean of class-number losses is weighted by it.
+        size_average: PyTorch's older way to say ``reduction``.
         ignore_index: a class number that does not count.
+        reduce: likewise.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         label_smoothing: how much of a target is spread over all classes.
 
     >>> import kilograd as kg
@@ -373,7 +384,12 @@ def _over_classes(weight: Tensor, ndim: int) -> Tensor:
 
 
 def _soft_cross_entropy(
-    input: Tensor, target: Any, weight: Tensor | None, reduction: str, ignore_index: int, smoothing: float
+    input: Tensor,
+    target: Any,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: int,
+    smoothing: float,
 ) -> Tensor:
     if ignore_index >= 0:
         raise RuntimeError("ignore_index is not supported for floating point target")
@@ -393,7 +409,9 @@ def _soft_cross_entropy(
         return -loss.sum(axis)
     n = x.size // x.shape[axis] if x.shape[axis] else 0
     loss = -loss.sum()
-    return loss / n if reduction == "mean" and n else loss if reduction == "sum" else loss * math.nan
+    return (
+        loss / n if reduction == "mean" and n else loss if reduction == "sum" else loss * math.nan
+    )
 
 
 @function(method=False)
@@ -461,10 +479,14 @@ def multi_margin_loss(
     else:
         single = False
     if t.ndim > 1 or t.shape != (len(x),):
-        raise ShapeError(f"multi_margin_loss: inconsistent target size, expected {len(x)} but got {list(t.shape)}")
+        raise ShapeError(
+            f"multi_margin_loss: inconsistent target size, expected {len(x)} but got {list(t.shape)}"
+        )
     classes = x.shape[1]
     if weight is not None and tuple(weight.shape) != (classes,):
-        raise ShapeError(f"multi_margin_loss: inconsistent weight size, expected {classes} but got {list(weight.shape)}")
+        raise ShapeError(
+            f"multi_margin_loss: inconsistent weight size, expected {classes} but got {list(weight.shape)}"
+        )
     if t.size and not (t.min() >= 0 and t.max() < classes):
         raise RuntimeError("multi_margin_loss: target out of range")
     rows = np.arange(len(x))
@@ -500,7 +522,10 @@ def multilabel_margin_loss(
             f"but got: {list(x.shape)}"
         )
     if t.shape != x.shape:
-        raise ShapeError(f"multilabel_margin_loss: inconsistent target size {list(t.shape)} for input of size {list(x.shape)}")
+        raise ShapeError(
+            f"multilabel_margin_loss: inconsistent target size {list(t.shape)} for input of size "
+            f"{list(x.shape)}"
+        )
     single = x.ndim < 2
     if single:
         input, t = input.reshape((1, -1)), t.reshape(1, -1)
@@ -592,7 +617,9 @@ def cosine_embedding_loss(
     """``1 - cos`` of the inputs (N, D) where the target (N,) is 1, ``max(0, cos - margin)`` where -1."""
     reduction = _reduction(size_average, reduce, reduction)
     if target.ndim > 1:
-        raise RuntimeError(f"0D or 1D target tensor expected, multi-target not supported, got {list(target.shape)}")
+        raise RuntimeError(
+            f"0D or 1D target tensor expected, multi-target not supported, got {list(target.shape)}"
+        )
     want = target.ndim + 1
     if not input1.ndim == input2.ndim == want:
         raise RuntimeError(
@@ -638,7 +665,9 @@ def triplet_margin_with_distance_loss(
     reduction = _reduction(None, None, reduction)
     if margin <= 0:
         raise ValueError(f"margin must be greater than 0, got {margin}")
-    return _triplet(anchor, positive, negative, distance_function or pairwise_distance, margin, swap, reduction)
+    return _triplet(
+        anchor, positive, negative, distance_function or pairwise_distance, margin, swap, reduction
+    )
 
 
 def _triplet(
@@ -680,7 +709,9 @@ def ctc_loss(
     x = log_probs.array
     activation_ops.floating("ctc_loss", x)
     if x.ndim not in (2, 3):
-        raise ShapeError(f"ctc_loss: log_probs must be (T, N, C) or (T, C), got size {list(x.shape)}")
+        raise ShapeError(
+            f"ctc_loss: log_probs must be (T, N, C) or (T, C), got size {list(x.shape)}"
+        )
     single = x.ndim == 2
     if single:
         log_probs = log_probs.reshape((x.shape[0], 1, x.shape[1]))
@@ -702,18 +733,27 @@ def ctc_loss(
             f"{list(lengths.shape)} and {list(target_lengths.shape)}"
         )
     if (lengths < 0).any() or (lengths > T).any():
-        raise RuntimeError(f"ctc_loss: expected input_lengths to have values between 0 and {T}, got {lengths}")
+        raise RuntimeError(
+            f"ctc_loss: expected input_lengths to have values between 0 and {T}, got {lengths}"
+        )
     if (target_lengths < 0).any():
-        raise RuntimeError(f"ctc_loss: expected target_lengths not to be negative, got {target_lengths}")
+        raise RuntimeError(
+            f"ctc_loss: expected target_lengths not to be negative, got {target_lengths}"
+        )
     longest = int(target_lengths.max()) if N else 0
     if t.ndim == 2 or (single and t.ndim == 1):
         t = t.reshape(N, -1)
         if t.shape[1] < longest:
-            raise RuntimeError(f"ctc_loss: expected targets to have size at least {longest} at dimension 1, got {list(t.shape)}")
+            raise RuntimeError(
+                f"ctc_loss: expected targets to have size at least {longest} at dimension 1, got "
+                f"{list(t.shape)}"
+            )
         t = t[:, :longest]
     else:
         if t.size != target_lengths.sum():
-            raise RuntimeError(f"ctc_loss: expected targets to be (sum of target_lengths,), got size {list(t.shape)}")
+            raise RuntimeError(
+                f"ctc_loss: expected targets to be (sum of target_lengths,), got size {list(t.shape)}"
+            )
         padded = np.full((N, longest), blank, t.dtype)
         padded[np.arange(longest) < target_lengths[:, None]] = t
         t = padded

@@ -49,7 +49,9 @@ def batch_norm(
     """
     x = input.array
     if training and x.ndim > 1 and x.size == x.shape[1]:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(x.shape)}")
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {list(x.shape)}"
+        )
     if eps < 0 or (training and eps == 0):
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     if not x.size:
@@ -57,7 +59,9 @@ def batch_norm(
         y = y if weight is None else y * weight[0]
         return y if bias is None else y + bias[0]
     if x.ndim < 2:
-        raise ShapeError(f"batch_norm: expected at least 2 dimensions (N, C, ...), got size {list(x.shape)}")
+        raise ShapeError(
+            f"batch_norm: expected at least 2 dimensions (N, C, ...), got size {list(x.shape)}"
+        )
     _check_channels("batch_norm", x.shape[1], running_mean=running_mean, running_var=running_var,
                     weight=weight, bias=bias)  # fmt: skip
     activation_ops.floating("batch_norm", x)
@@ -68,7 +72,9 @@ def batch_norm(
         return ew.cast(y, dtype=_HALF)
     if not training:
         if running_mean is None or running_var is None:
-            raise RuntimeError("batch_norm: expected running_mean and running_var to be defined when training=False")
+            raise RuntimeError(
+                "batch_norm: expected running_mean and running_var to be defined when training=False"
+            )
         return _by_running(input, running_mean, running_var, weight, bias, eps)
     running = None
     if running_mean is not None or running_var is not None:
@@ -111,16 +117,22 @@ def instance_norm(
     """
     x = input.array
     if use_input_stats and math.prod(x.shape[2:]) == 1:
-        raise ValueError(f"Expected more than 1 spatial element when training, got input size {list(x.shape)}")
+        raise ValueError(
+            f"Expected more than 1 spatial element when training, got input size {list(x.shape)}"
+        )
     if x.ndim < 3:
-        raise ShapeError(f"instance_norm: expected (N, C, ...) of 3 or more dimensions, got size {list(x.shape)}")
+        raise ShapeError(
+            f"instance_norm: expected (N, C, ...) of 3 or more dimensions, got size {list(x.shape)}"
+        )
     _check_channels("instance_norm", x.shape[1], running_mean=running_mean, running_var=running_var,
                     weight=weight, bias=bias)  # fmt: skip
     if (running_mean is None) != (running_var is None):
         raise RuntimeError("instance_norm: expected both running_mean and running_var, or neither")
     if not use_input_stats:
         if running_mean is None or running_var is None:
-            raise RuntimeError("Expected running_mean and running_var to be defined when use_input_stats is false")
+            raise RuntimeError(
+                "Expected running_mean and running_var to be defined when use_input_stats is false"
+            )
         return _by_running(input, running_mean, running_var, weight, bias, eps)
     if running_mean is not None and running_var is not None:
         axes = tuple(range(2, x.ndim))
@@ -172,7 +184,10 @@ def layer_norm(
 @function(method=False)
 @in_float32
 def rms_norm(
-    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
 ) -> Tensor:
     """Divide by the root of the mean square over the last dimensions; eps: the dtype's unless given."""
     ndim = _normalized_shape("rms_norm", input, normalized_shape, weight=weight)
@@ -193,9 +208,13 @@ def group_norm(
         raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {x.ndim}")
     N, C = x.shape[:2]
     if num_groups <= 0:
-        raise RuntimeError(f"group_norm: expected num groups to be greater than 0, got {num_groups}")
+        raise RuntimeError(
+            f"group_norm: expected num groups to be greater than 0, got {num_groups}"
+        )
     if N * C // num_groups * math.prod(x.shape[2:]) == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(x.shape)}")
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {list(x.shape)}"
+        )
     if C % num_groups:
         raise RuntimeError(
             "Expected number of channels in input to be divisible by num_groups, but got input of shape "
@@ -223,5 +242,7 @@ def local_response_norm(
         mean = avg_pool2d(padded, (size, 1), stride=1)
     else:
         shape = (x.shape[0], 1, x.shape[1], x.shape[2], -1)
-        mean = avg_pool3d(pad(square.reshape(shape), (0, 0, 0, 0, before, after)), (size, 1, 1), stride=1)
+        mean = avg_pool3d(
+            pad(square.reshape(shape), (0, 0, 0, 0, before, after)), (size, 1, 1), stride=1
+        )
     return input / (mean.reshape(x.shape) * alpha + k) ** beta

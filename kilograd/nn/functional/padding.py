@@ -39,7 +39,11 @@ def _extended(x: Tensor, axis: int, a: int, b: int, mode: str) -> Tensor:
         if mode == "circular":
             parts = [part(n - a, n), x, part(0, b)]
         else:
-            parts = [flip(part(1, a + 1), axes=(axis,)), x, flip(part(n - 1 - b, n - 1), axes=(axis,))]
+            parts = [
+                flip(part(1, a + 1), axes=(axis,)),
+                x,
+                flip(part(n - 1 - b, n - 1), axes=(axis,)),
+            ]
     parts = [p for p in parts if p.array.shape[axis]] or parts[:1]
     return concatenate(*parts, axis=axis) if len(parts) > 1 else parts[0]
 
@@ -78,7 +82,9 @@ def pad(
                 f"size, which is invalid. Check dimension {axis} of your input."
             )
     if mode == "constant":
-        return pad_constant(input, pads=((0, 0),) * first + tuple(pairs), value=0 if value is None else value)
+        return pad_constant(
+            input, pads=((0, 0),) * first + tuple(pairs), value=0 if value is None else value
+        )
     if mode not in ("reflect", "replicate", "circular"):
         raise NotImplementedError(f"Unrecognised padding mode {mode}")
     if value is not None and value != 0:
@@ -98,7 +104,9 @@ def pad(
         if mode == "circular" and max(a, b) > n:
             raise RuntimeError("Padding value causes wrapping around more than once.")
         if mode == "replicate" and n == 0:
-            raise RuntimeError(f"pad: expected non-empty padded dimensions, but got input {list(shape)}")
+            raise RuntimeError(
+                f"pad: expected non-empty padded dimensions, but got input {list(shape)}"
+            )
     for axis, (a, b) in enumerate(pairs, first):
         if a or b:
             input = _extended(input, axis, a, b, mode)

@@ -30,7 +30,14 @@ Sizes = Any  # an int, or one int for each spatial dimension
 
 
 def _windows(
-    name: str, x: Any, n: int, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, ceil_mode: bool
+    name: str,
+    x: Any,
+    n: int,
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    ceil_mode: bool,
 ) -> tuple[tuple[int, ...], ...]:
     """Kernel, stride, padding and dilation of each dimension, checked against x (N, C, *spatial)."""
     kernel = per_dim(kernel, n, "kernel_size")
@@ -51,7 +58,9 @@ def _windows(
                 f"got padding={padding}, kernel_size={kernel} and dilation={dilation}"
             )
     if 0 in x.shape[1:]:
-        raise ShapeError(f"{name}: expected input's non-batch dimensions to be non-zero, got {list(x.shape)}")
+        raise ShapeError(
+            f"{name}: expected input's non-batch dimensions to be non-zero, got {list(x.shape)}"
+        )
     out = kernels.pool_sizes(tuple(x.shape[2:]), kernel, stride, padding, dilation, ceil_mode)
     if min(out) < 1:
         raise ShapeError(
@@ -150,7 +159,13 @@ def max_pool3d_with_indices(
 
 
 def _max_unpool(
-    n: int, input: Tensor, indices: Tensor, kernel_size: Sizes, stride: Sizes, padding: Sizes, output_size: Any
+    n: int,
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    output_size: Any,
 ) -> Tensor:
     name = f"max_unpool{n}d"
     kernel = per_dim(kernel_size, n, "kernel_size")
@@ -179,7 +194,9 @@ def _max_unpool(
     if at.dtype != np.int64:
         raise RuntimeError(f"{name}: elements in indices should be type int64 but got: {at.dtype}")
     if x.ndim not in (n + 1, n + 2):
-        raise ShapeError(f"{name}: expected {n + 1}D or {n + 2}D input, but got size {list(x.shape)}")
+        raise ShapeError(
+            f"{name}: expected {n + 1}D or {n + 2}D input, but got size {list(x.shape)}"
+        )
     if at.shape != x.shape:
         raise ShapeError(
             f"{name}: expected shape of indices to be the same as that of the input {list(x.shape)}, "
@@ -188,7 +205,9 @@ def _max_unpool(
     if min(stride) < 1:
         raise RuntimeError(f"{name}: strides should be greater than zero, but got stride: {stride}")
     if 0 in x.shape[x.ndim - n - 1 :]:
-        raise ShapeError(f"{name}: expected input to have non-empty channels and space, got {list(x.shape)}")
+        raise ShapeError(
+            f"{name}: expected input to have non-empty channels and space, got {list(x.shape)}"
+        )
     total = math.prod(size)
     if at.size and not (at.min() >= 0 and at.max() < total):
         bad = at.min() if at.min() < 0 else at.max()
@@ -236,9 +255,13 @@ def _region_sizes(size: Any, n: int, spatial: tuple[int, ...], name: str) -> tup
         size = (size,) * n
     found = tuple([m if s is None else int(s) for s, m in zip(size, spatial, strict=True)])
     if min(found) < 0:
-        raise RuntimeError(f"{name}: elements of output_size must be greater than or equal to 0, got {found}")
+        raise RuntimeError(
+            f"{name}: elements of output_size must be greater than or equal to 0, got {found}"
+        )
     if 0 in spatial:
-        raise ShapeError(f"{name}: expected input to have non-zero size for non-batch dimensions, got {spatial}")
+        raise ShapeError(
+            f"{name}: expected input to have non-zero size for non-batch dimensions, got {spatial}"
+        )
     return found
 
 
@@ -247,7 +270,9 @@ def _adaptive_max_pool(n: int, input: Tensor, output_size: Any, return_indices: 
     input, added = batched(input, n, name)
     x = input.array
     if 0 in x.shape[1:]:
-        raise ShapeError(f"{name}: expected input to have non-zero size for non-batch dimensions, got {list(x.shape)}")
+        raise ShapeError(
+            f"{name}: expected input to have non-zero size for non-batch dimensions, got {list(x.shape)}"
+        )
     size = _region_sizes(output_size, n, x.shape[2:], name)
     if not return_indices:
         return unbatched(ops.adaptive_max_pool(input, size=size), added)
@@ -308,7 +333,12 @@ def _starts(sample: Any, size: int, out: int, kernel: int) -> Any:
 
 
 def _fractional_max_pool(
-    n: int, input: Tensor, kernel_size: Sizes, output_size: Any, output_ratio: Any, samples: Tensor | None
+    n: int,
+    input: Tensor,
+    kernel_size: Sizes,
+    output_size: Any,
+    output_ratio: Any,
+    samples: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     name = f"fractional_max_pool{n}d"
     if output_size is None and output_ratio is None:
@@ -329,13 +359,21 @@ def _fractional_max_pool(
     else:
         u = samples.array
         if u.ndim != 3 or u.shape[0] < N or u.shape[1] < C or u.shape[2] != n:
-            raise ShapeError(f"{name}: expected _random_samples of size {[N, C, n]}, got {list(u.shape)}")
+            raise ShapeError(
+                f"{name}: expected _random_samples of size {[N, C, n]}, got {list(u.shape)}"
+            )
     if 0 in x.shape[1:]:
-        raise ShapeError(f"{name}: expected non-zero size for non-batch dimensions, got {list(x.shape)}")
+        raise ShapeError(
+            f"{name}: expected non-zero size for non-batch dimensions, got {list(x.shape)}"
+        )
     for m, o, k in zip(x.shape[2:], out, kernel, strict=True):
         if o + k - 1 > m:
-            raise ShapeError(f"{name}: pool size {kernel} too large for input of size {list(x.shape)}")
-    at: Any = np.zeros((1, 1) + (1,) * (2 * n), np.int64)  # (N, C, *out, *kernel), flat over spatial
+            raise ShapeError(
+                f"{name}: pool size {kernel} too large for input of size {list(x.shape)}"
+            )
+    at: Any = np.zeros(
+        (1, 1) + (1,) * (2 * n), np.int64
+    )  # (N, C, *out, *kernel), flat over spatial
     for d in range(n):
         # in two dimensions the samples are (width, height), in three (depth, height, width)
         first = _starts(u[:N, :C, 1 - d if n == 2 else d], x.shape[2 + d], out[d], kernel[d])
@@ -345,7 +383,9 @@ def _fractional_max_pool(
         at = at * x.shape[2 + d] + rows.reshape(shape)
     at = at.reshape(N, C, math.prod(out), math.prod(kernel))
     flat = x.reshape(N, C, math.prod(x.shape[2:]))
-    values = np.take_along_axis(flat, at.reshape(N, C, math.prod(at.shape[2:])), 2).reshape(at.shape)
+    values = np.take_along_axis(flat, at.reshape(N, C, math.prod(at.shape[2:])), 2).reshape(
+        at.shape
+    )
     indices = np.take_along_axis(at, values.argmax(-1, keepdims=True), -1).reshape(N, C, *out)
     return _at(input, indices, added)
 
@@ -399,7 +439,9 @@ def _avg_pool(
     if divisor_override == 0:
         raise RuntimeError(f"{name}: divisor must be not zero")
     input, added = batched(input, n, name)
-    kernel, stride, padding, _ = _windows(name, input.array, n, kernel_size, stride, padding, 1, ceil_mode)
+    kernel, stride, padding, _ = _windows(
+        name, input.array, n, kernel_size, stride, padding, 1, ceil_mode
+    )
     y = ops.avg_pool(input, kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode,
                      count_include_pad=count_include_pad, divisor_override=divisor_override)  # fmt: skip
     return unbatched(y, added) if added else y
@@ -431,7 +473,9 @@ def avg_pool2d(
     tensor([[[[ 2.5000,  4.5000],
               [10.5000, 12.5000]]]])
     """
-    return _avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _avg_pool(
+        2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
 @function(method=False)
@@ -441,7 +485,9 @@ def avg_pool3d(
     ceil_mode: bool = False, count_include_pad: bool = True, divisor_override: int | None = None,
 ) -> Tensor:  # fmt: skip
     """The mean of each window of an input (N, C, D, H, W)."""
-    return _avg_pool(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _avg_pool(
+        3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
 
 
 def _adaptive_avg_pool(n: int, input: Tensor, output_size: Any) -> Tensor:
@@ -484,7 +530,9 @@ def adaptive_avg_pool3d(input: Tensor, output_size: Sizes) -> Tensor:
 # --- power averages -----------------------------------------------------------------------------
 
 
-def _lp_pool(n: int, input: Tensor, p: float, kernel_size: Sizes, stride: Sizes, ceil_mode: bool) -> Tensor:
+def _lp_pool(
+    n: int, input: Tensor, p: float, kernel_size: Sizes, stride: Sizes, ceil_mode: bool
+) -> Tensor:
     if p == math.inf:
         return _max_pool(n, abs(input), kernel_size, stride, 0, 1, ceil_mode, False)
     if p == -math.inf:
@@ -497,7 +545,11 @@ def _lp_pool(n: int, input: Tensor, p: float, kernel_size: Sizes, stride: Sizes,
 @function(method=False)
 @in_float32
 def lp_pool1d(
-    input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes = None, ceil_mode: bool = False
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes = None,
+    ceil_mode: bool = False,
 ) -> Tensor:
     """``(Σ xᵖ)^(1/p)`` over each window of an input (N, C, L)."""
     return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
@@ -506,7 +558,11 @@ def lp_pool1d(
 @function(method=False)
 @in_float32
 def lp_pool2d(
-    input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes = None, ceil_mode: bool = False
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes = None,
+    ceil_mode: bool = False,
 ) -> Tensor:
     """``(Σ xᵖ)^(1/p)`` over each window of an input (N, C, H, W)."""
     return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
@@ -515,7 +571,11 @@ def lp_pool2d(
 @function(method=False)
 @in_float32
 def lp_pool3d(
-    input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes = None, ceil_mode: bool = False
+    input: Tensor,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes = None,
+    ceil_mode: bool = False,
 ) -> Tensor:
     """``(Σ xᵖ)^(1/p)`` over each window of an input (N, C, D, H, W)."""
     return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)

@@ -11,7 +11,11 @@ import numpy as np
 
 from kilograd.errors import ShapeError
 from kilograd.functions.calling import function
-from kilograd.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+from kilograd.nn.functional.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+)
 from kilograd.nn.functional.sizes import in_float32
 from kilograd.ops import resize as resize_ops
 from kilograd.ops.elementwise import where
@@ -53,12 +57,11 @@ def interpolate(
     """
     x = input.array
     n = x.ndim - 2
-    if mode in ("nearest", "area", "nearest-exact"):
-        if align_corners is not None:
-            raise ValueError(
-                "align_corners option can only be set with the interpolating modes: "
-                "linear | bilinear | bicubic | trilinear"
-            )
+    if mode in ("nearest", "area", "nearest-exact") and align_corners is not None:
+        raise ValueError(
+            "align_corners option can only be set with the interpolating modes: "
+            "linear | bilinear | bicubic | trilinear"
+        )
     if size is not None and scale_factor is not None:
         raise ValueError("only one of size or scale_factor should be defined")
     scales: Any = None
@@ -66,7 +69,8 @@ def interpolate(
         out = list(size) if isinstance(size, (list, tuple)) else [size] * n
         if len(out) != n:
             raise ValueError(
-                f"Input and output must have the same number of spatial dimensions, but got input with spatial "
+                "Input and output must have the same number of spatial dimensions, but got "
+                "input with spatial "
                 f"dimensions of {list(x.shape[2:])} and output size of {size}."
             )
         if not all(hasattr(s, "__index__") for s in out):
@@ -74,7 +78,9 @@ def interpolate(
         if recompute_scale_factor:
             raise ValueError("recompute_scale_factor is not meaningful with an explicit size.")
     elif scale_factor is not None:
-        scales = list(scale_factor) if isinstance(scale_factor, (list, tuple)) else [scale_factor] * n
+        scales = (
+            list(scale_factor) if isinstance(scale_factor, (list, tuple)) else [scale_factor] * n
+        )
         if len(scales) != n:
             raise ValueError(
                 "Input and scale_factor must have the same number of spatial dimensions, but got input with "
@@ -86,20 +92,26 @@ def interpolate(
     else:
         raise ValueError("either size or scale_factor should be defined")
     if antialias and not (mode in ("bilinear", "bicubic") and x.ndim == 4):
-        raise ValueError("Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D tensor as input")
+        raise ValueError(
+            "Anti-alias option is restricted to bilinear and bicubic modes and requires a 4-D tensor as input"
+        )
     if not 1 <= n <= 3 or mode not in (*_DIMS, "nearest", "nearest-exact", "area"):
         raise NotImplementedError(
-            f"Input Error: Only 3D, 4D and 5D input Tensors supported (got {x.ndim}D) for the modes: nearest | "
+            f"Input Error: Only 3D, 4D and 5D input Tensors supported (got {x.ndim}D) for the "
+            "modes: nearest | "
             f"linear | bilinear | bicubic | trilinear | area | nearest-exact (got {mode})"
         )
     if _DIMS.get(mode, n) != n:
-        raise NotImplementedError(f"Got {x.ndim}D input, but {mode} mode needs {_DIMS[mode] + 2}D input")
+        raise NotImplementedError(
+            f"Got {x.ndim}D input, but {mode} mode needs {_DIMS[mode] + 2}D input"
+        )
     target = tuple(int(s) for s in out)
     if mode == "area":
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[n - 1](input, target)
     if min(target) < 1 or 0 in x.shape[1:]:
         raise ShapeError(
-            f"interpolate: input and output sizes should be greater than 0, but got input {list(x.shape)} and "
+            "interpolate: input and output sizes should be greater than 0, but got input "
+            f"{list(x.shape)} and "
             f"output {list(target)}"
         )
     return resize_ops.resize(
@@ -155,15 +167,20 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     n = len(size) - 2
     if n not in (2, 3):
         raise NotImplementedError(
-            f"affine_grid only supports 4D and 5D sizes, for 2D and 3D affine transforms, respectively. Got size {size}."
+            "affine_grid only supports 4D and 5D sizes, for 2D and 3D affine transforms, "
+            f"respectively. Got size {size}."
         )
     if t.ndim != 3 or t.shape[1:] != (n, n + 1):
         raise ValueError(
-            f"Expected a batch of {n}D affine matrices of shape Nx{n}x{n + 1} for size {size}. Got {list(t.shape)}."
+            f"Expected a batch of {n}D affine matrices of shape Nx{n}x{n + 1} for size {size}. "
+            f"Got {list(t.shape)}."
         )
     spatial = tuple(int(s) for s in size[2:])
     if align_corners and min(spatial) == 1:
-        warnings.warn("affine_grid: unit-size grids with align_corners=True are not an intended use.", stacklevel=3)
+        warnings.warn(
+            "affine_grid: unit-size grids with align_corners=True are not an intended use.",
+            stacklevel=3,
+        )
     elif min(size) <= 0:
         raise ValueError(f"Expected non-zero, positive output size. Got {size}")
     base = np.ones((*spatial, n + 1), t.dtype)
@@ -211,30 +228,40 @@ def grid_sample(
     padding modes: zeros, border, reflection.
     """
     if mode not in ("bilinear", "nearest", "bicubic"):
-        raise ValueError(f"nn.functional.grid_sample(): expected mode to be 'bilinear', 'nearest' or 'bicubic', but got: '{mode}'")
+        raise ValueError(
+            "nn.functional.grid_sample(): expected mode to be 'bilinear', 'nearest' or "
+            f"'bicubic', but got: '{mode}'"
+        )
     if padding_mode not in ("zeros", "border", "reflection"):
         raise ValueError(
-            f"nn.functional.grid_sample(): expected padding_mode to be 'zeros', 'border', or 'reflection', but got: '{padding_mode}'"
+            "nn.functional.grid_sample(): expected padding_mode to be 'zeros', 'border', or "
+            f"'reflection', but got: '{padding_mode}'"
         )
     align_corners = _default_corners(align_corners)
     x, p = input.array, grid.array
     n = x.ndim - 2
     if n not in (2, 3) or p.ndim != x.ndim:
         raise ShapeError(
-            f"grid_sample(): expected 4D or 5D input and grid with same number of dimensions, but got input with "
+            "grid_sample(): expected 4D or 5D input and grid with same number of dimensions, "
+            "but got input with "
             f"sizes {list(x.shape)} and grid with sizes {list(p.shape)}"
         )
     if p.shape[0] != x.shape[0] or p.shape[-1] != n:
         raise ShapeError(
-            f"grid_sample(): expected grid to have the batch size {x.shape[0]} and size {n} in last dimension, but "
+            f"grid_sample(): expected grid to have the batch size {x.shape[0]} and size {n} in "
+            "last dimension, but "
             f"got grid with sizes {list(p.shape)}"
         )
     if 0 in x.shape[2:]:
-        raise ShapeError(f"grid_sample(): expected input to have non-empty spatial dimensions, but got {list(x.shape)}")
+        raise ShapeError(
+            f"grid_sample(): expected input to have non-empty spatial dimensions, but got {list(x.shape)}"
+        )
     if mode == "bicubic" and n != 2:
         raise RuntimeError("grid_sample(): bicubic interpolation only supports 4D input")
     if x.dtype != p.dtype:
-        raise RuntimeError(f"grid_sample(): expected input and grid to have same dtype, but got {x.dtype} and {p.dtype}")
+        raise RuntimeError(
+            f"grid_sample(): expected input and grid to have same dtype, but got {x.dtype} and {p.dtype}"
+        )
     sizes = x.shape[2:]
     at = []  # coordinates in pixels, first dimension first
     for d, m in enumerate(sizes):
@@ -250,7 +277,9 @@ def grid_sample(
             high_part = c - wrap(low)
             weighted.append([(low, 1 - high_part), (low + 1, high_part)])
     else:
-        weighted = [_cubic(c, m, padding_mode, align_corners) for c, m in zip(at, sizes, strict=True)]
+        weighted = [
+            _cubic(c, m, padding_mode, align_corners) for c, m in zip(at, sizes, strict=True)
+        ]
     flat = reshape(input, shape=(*x.shape[:2], math.prod(sizes)))
     total: Any = None
     for corner in np.ndindex(*[len(w) for w in weighted]):
@@ -265,7 +294,11 @@ def grid_sample(
             index = index * sizes[d] + whole
             if w is not None:
                 weight = w if weight is None else weight * w
-        picked = gather(flat, np.broadcast_to(index.reshape(len(x), 1, -1), (*x.shape[:2], index[0].size)), axis=2)
+        picked = gather(
+            flat,
+            np.broadcast_to(index.reshape(len(x), 1, -1), (*x.shape[:2], index[0].size)),
+            axis=2,
+        )
         part = where(valid.reshape(len(x), 1, -1), picked, 0.0)
         if weight is not None:
             part = part * reshape(weight, shape=(len(x), 1, -1))
@@ -273,7 +306,9 @@ def grid_sample(
     return reshape(total, shape=(*x.shape[:2], *p.shape[1:-1]))
 
 
-def _cubic(c: Tensor, size: int, padding_mode: str, align_corners: bool) -> list[tuple[Any, Tensor]]:
+def _cubic(
+    c: Tensor, size: int, padding_mode: str, align_corners: bool
+) -> list[tuple[Any, Tensor]]:
     """The four neighbours of each coordinate and their weights (Keys, 1981, with A = -3/4)."""
     A = -0.75
     low = np.floor(c.array)
@@ -307,13 +342,17 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """
     shape, r = input.array.shape, upscale_factor
     if len(shape) < 3:
-        raise ShapeError(f"pixel_shuffle expects input to have at least 3 dimensions, but got input with {len(shape)} dimension(s)")
+        raise ShapeError(
+            "pixel_shuffle expects input to have at least 3 dimensions, but got input with "
+            f"{len(shape)} dimension(s)"
+        )
     if r <= 0:
         raise RuntimeError(f"pixel_shuffle expects a positive upscale_factor, but got {r}")
     *lead, C, H, W = shape
     if C % (r * r):
         raise ShapeError(
-            "pixel_shuffle expects its input's 'channel' dimension to be divisible by the square of upscale_factor, "
+            "pixel_shuffle expects its input's 'channel' dimension to be divisible by the "
+            "square of upscale_factor, "
             f"but input.size(-3)={C} is not divisible by {r * r}"
         )
     n, c = len(lead), C // (r * r)
@@ -327,12 +366,18 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
     """(*, C, H*r, W*r) → (*, C*r², H, W): the inverse of :func:`pixel_shuffle`."""
     shape, r = input.array.shape, downscale_factor
     if len(shape) < 3:
-        raise ShapeError(f"pixel_unshuffle expects input to have at least 3 dimensions, but got input with {len(shape)} dimension(s)")
+        raise ShapeError(
+            "pixel_unshuffle expects input to have at least 3 dimensions, but got input with "
+            f"{len(shape)} dimension(s)"
+        )
     if r <= 0:
         raise RuntimeError(f"pixel_unshuffle expects a positive downscale_factor, but got {r}")
     *lead, C, H, W = shape
     if H % r or W % r:
-        raise ShapeError(f"pixel_unshuffle expects height and width to be divisible by downscale_factor, but {H}x{W} is not divisible by {r}")
+        raise ShapeError(
+            "pixel_unshuffle expects height and width to be divisible by downscale_factor, but "
+            f"{H}x{W} is not divisible by {r}"
+        )
     n = len(lead)
     y = reshape(input, shape=(*lead, C, H // r, r, W // r, r))
     y = permute(y, axes=(*range(n), n, n + 2, n + 4, n + 1, n + 3))
@@ -344,11 +389,17 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     """The channels of (N, C, …), dealt out from ``groups`` groups in turn."""
     shape = input.array.shape
     if len(shape) < 3:
-        raise ShapeError(f"channel_shuffle expects input with > 2 dims, but got input with sizes {list(shape)}")
+        raise ShapeError(
+            f"channel_shuffle expects input with > 2 dims, but got input with sizes {list(shape)}"
+        )
     if groups <= 0:
-        raise RuntimeError(f"Number of groups to divide channels in must be positive. Value of groups: {groups}")
+        raise RuntimeError(
+            f"Number of groups to divide channels in must be positive. Value of groups: {groups}"
+        )
     if shape[1] % groups:
-        raise RuntimeError(f"Number of channels must be divisible by groups. Got {shape[1]} channels and {groups} groups.")
+        raise RuntimeError(
+            f"Number of channels must be divisible by groups. Got {shape[1]} channels and {groups} groups."
+        )
     y = reshape(input, shape=(shape[0], groups, shape[1] // groups, *shape[2:]))
     y = permute(y, axes=(0, 2, 1, *range(3, len(shape) + 1)))
     return reshape(y, shape=shape)

@@ -75,7 +75,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
         if len({len(s) for s in batch}) > 1:
             raise RuntimeError("each element in list of batch should be of equal size")
         columns = [default_collate(c) for c in zip(*batch, strict=True)]
-        return type(first)(*columns) if hasattr(first, "_fields") else columns  # type: ignore[call-arg]
+        return type(first)(*columns) if hasattr(first, "_fields") else columns
     raise TypeError(
         "default_collate: batch must contain tensors, numpy arrays, numbers, dicts or lists; found "
         f"{type(first).__name__}"
