@@ -1,6 +1,6 @@
 """Claim: real networks learn real data, as well as the ancestors' did or better.
 
-    python benchmarks/accuracy.py                     # everything: about ten minutes on one core
+    python benchmarks/accuracy.py                     # everything: some minutes on one core
     python benchmarks/accuracy.py digits_conv
 
 Runs the examples' own functions with their default settings and compares the accuracy on the test set

@@ -30,6 +30,8 @@ def main() -> None:
         help="processor time: for a machine that is busy with others",
     )
     args = parser.parse_args()
+    if args.cpu_time and args.threads > 1:
+        parser.error("--cpu-time adds up the threads; use it with one")
     unknown = set(args.names) - set(workloads.WORKLOADS)
     if unknown:
         parser.error(

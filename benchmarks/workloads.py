@@ -229,7 +229,7 @@ WORKLOADS = {
 
 def fix_threads(threads: int) -> None:
     """The same number of threads for everything; call it before NumPy is imported."""
-    for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA", "VECLIB_MAXIMUM"):
+    for library in ("KILOGRAD", "OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM"):
         os.environ[f"{library}_NUM_THREADS"] = str(threads)
 
 

@@ -15,21 +15,31 @@ __version__ = "0.1.0"
 # log(0) is -inf and 0/0 is nan, without a word, as in PyTorch; other modules' warnings stay theirs.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"kilograd\.")
 
+from kilograd import autograd, cuda, datasets, linalg, nn, optim, random, utils
+from kilograd.autograd.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    retain_grads,
+    set_grad_enabled,
+)
 from kilograd.dtypes import (
     bool_ as bool,
+)
+from kilograd.dtypes import (
     cdouble,
     cfloat,
     complex64,
     complex128,
     double,
     dtype,
-    float_ as float,
     float16,
     float32,
     float64,
     get_default_dtype,
     half,
-    int_ as int,
     int8,
     int16,
     int32,
@@ -42,18 +52,14 @@ from kilograd.dtypes import (
     uint32,
     uint64,
 )
-from kilograd.tensor import Size, Tensor, device
-from kilograd.autograd.modes import (
-    enable_grad,
-    inference_mode,
-    is_grad_enabled,
-    is_inference_mode_enabled,
-    no_grad,
-    retain_grads,
-    set_grad_enabled,
+from kilograd.dtypes import (
+    float_ as float,
+)
+from kilograd.dtypes import (
+    int_ as int,
 )
 from kilograd.functions import *
 from kilograd.functions import special
 from kilograd.printing import set_printoptions
 from kilograd.random import Generator, default_generator, fork_rng
-from kilograd import autograd, cuda, datasets, linalg, nn, optim, random, utils
+from kilograd.tensor import Size, Tensor, device

@@ -361,7 +361,8 @@ class Tensor(Box):
                 f"{mine.dtype}"
             )
         if not mine.flags.writeable or (
-            0 in mine.strides and any(k == 0 and n > 1 for k, n in zip(mine.strides, mine.shape, strict=True))
+            0 in mine.strides
+            and any(k == 0 and n > 1 for k, n in zip(mine.strides, mine.shape, strict=True))
         ):
             raise GradError(
                 f"{op}: unsupported operation: more than one element of the written-to tensor "
@@ -383,9 +384,7 @@ class Tensor(Box):
         def view(a: Any) -> Any:
             return op(a, **options)
 
-        replaced = _recorded(
-            index_ops.view_put, whole, (parent, new), {"view": view}
-        )
+        replaced = _recorded(index_ops.view_put, whole, (parent, new), {"view": view})
         parent._rebase(replaced)
         self._refresh()
 
@@ -474,7 +473,11 @@ class Tensor(Box):
         if self.array.size != 1:
             raise RuntimeError(
                 "Boolean value of Tensor with "
-                + ("more than one value is ambiguous" if self.array.size else "no values is ambiguous")
+                + (
+                    "more than one value is ambiguous"
+                    if self.array.size
+                    else "no values is ambiguous"
+                )
             )
         return bool(self.array.item())
 
@@ -516,7 +519,9 @@ class Tensor(Box):
                 return self[parts[0]][parts[1]]
             return apply(index_ops.getitem, (self,), {"index": index})
         except IndexError as e:
-            raise IndexError(f"{e} (index into a tensor of shape {list(self.array.shape)})") from None
+            raise IndexError(
+                f"{e} (index into a tensor of shape {list(self.array.shape)})"
+            ) from None
 
     def __repr__(self) -> str:
         from kilograd.printing import tensor_repr
@@ -526,7 +531,9 @@ class Tensor(Box):
     __str__ = __repr__
 
     def __format__(self, spec: str) -> str:
-        return self.item().__format__(spec) if self.array.ndim == 0 else object.__format__(self, spec)
+        return (
+            self.item().__format__(spec) if self.array.ndim == 0 else object.__format__(self, spec)
+        )
 
     def __deepcopy__(self: T, memo: dict[int, Any]) -> T:
         if self._node is not None:
@@ -601,7 +608,11 @@ class Tensor(Box):
             )
         arrays = [a.array if isinstance(a, Tensor) else a for a in inputs]
         result = getattr(ufunc, method)(*arrays, **kwargs)
-        return tuple(wrap(np.asarray(r)) for r in result) if type(result) is tuple else wrap(np.asarray(result))
+        return (
+            tuple(wrap(np.asarray(r)) for r in result)
+            if type(result) is tuple
+            else wrap(np.asarray(result))
+        )
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         from kilograd.functions.dispatch import numpy_function
@@ -614,7 +625,9 @@ class RemovableHandle:
 
     _next = 0
 
-    def __init__(self, hooks: dict[int, Any], hook: Any, *extra: dict[int, Any], first: bool = False) -> None:
+    def __init__(
+        self, hooks: dict[int, Any], hook: Any, *extra: dict[int, Any], first: bool = False
+    ) -> None:
         RemovableHandle._next += 1
         self.id = RemovableHandle._next
         self._hooks = (hooks, *extra)
@@ -709,9 +722,7 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
     else:
         out._cell = cell = [0]
     if needs and mode.grad and op.differentiable and y.dtype.kind in "fc":
-        out._node = node = record(
-            op, arrays, cells, edges, needs, y, cell, residuals, options
-        )
+        out._node = node = record(op, arrays, cells, edges, needs, y, cell, residuals, options)
         if not mode.plain:
             _remember(node, out, mode)
         for a in args:
@@ -756,7 +767,11 @@ def _remember(node: Node, out: Tensor, mode: Any) -> None:
     if mode.retain:
         node.retain = weakref.ref(out)
     if mode.anomaly:
-        frames = [f for f in traceback.extract_stack() if "/kilograd/" not in f.filename.replace("\\", "/")]
+        frames = [
+            f
+            for f in traceback.extract_stack()
+            if "/kilograd/" not in f.filename.replace("\\", "/")
+        ]
         node.made_at = "".join(traceback.format_list(frames[-3:]))
 
 
@@ -827,13 +842,17 @@ def _index_part(i: Any) -> Any:
         if i.dtype == np.uint8:
             return i.astype(bool)
         if i.dtype.kind not in "iub":
-            raise IndexError(f"tensors used as indices must be long, int, byte or bool tensors, not {i.dtype}")
+            raise IndexError(
+                f"tensors used as indices must be long, int, byte or bool tensors, not {i.dtype}"
+            )
         return int(i) if i.ndim == 0 and i.dtype.kind != "b" else i
     if isinstance(i, slice):
         if i.step is not None and i.step <= 0:
             raise ValueError("step must be greater than zero (use flip() to reverse)")
-        return i if type(i.start) is not Tensor and type(i.stop) is not Tensor else slice(
-            *(None if k is None else int(k) for k in (i.start, i.stop, i.step))
+        return (
+            i
+            if type(i.start) is not Tensor and type(i.stop) is not Tensor
+            else slice(*(None if k is None else int(k) for k in (i.start, i.stop, i.step)))
         )
     if isinstance(i, (list, range)):
         parts = [_index_part(k) for k in i]
@@ -843,6 +862,9 @@ def _index_part(i: Any) -> Any:
         if array.dtype.kind not in "iub":
             raise IndexError(f"a list used as an index must hold integers or bools, got {i!r}")
         return array
-    if isinstance(i, float):
-        raise TypeError("only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got float)")
+    if isinstance(i, (float, str)):
+        raise TypeError(
+            "only integers, slices (`:`), ellipsis (`...`), None and integer or boolean tensors are "
+            f"valid indices (got {type(i).__name__})"
+        )
     return i

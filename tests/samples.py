@@ -121,7 +121,9 @@ def _one(low: float, high: float, **options: Any) -> Samples:
     return make
 
 
-def _two(first: tuple[float, float], second: tuple[float, float], constant: Any, numbers: bool) -> Samples:
+def _two(
+    first: tuple[float, float], second: tuple[float, float], constant: Any, numbers: bool
+) -> Samples:
     def make(r: Draw) -> Iterator[Sample]:
         def a(*shape: int) -> np.ndarray:
             return r(*shape, low=first[0], high=first[1])
@@ -131,7 +133,13 @@ def _two(first: tuple[float, float], second: tuple[float, float], constant: Any,
 
         for form, shape in SHAPES.items():
             yield Sample(form, (a(*shape), b(*shape)), constant=constant)
-        for left, right in [((3, 1), (1, 4)), ((4,), (3, 1)), ((2, 3), ()), ((), (3,)), ((0, 1), (3,))]:
+        for left, right in [
+            ((3, 1), (1, 4)),
+            ((4,), (3, 1)),
+            ((2, 3), ()),
+            ((), (3,)),
+            ((0, 1), (3,)),
+        ]:
             yield Sample(f"broadcast {left} {right}", (a(*left), b(*right)), constant=constant)
         if numbers:
             yield Sample("array and number", (a(2, 3), 1.5), constant=constant)
@@ -219,6 +227,16 @@ def _(r):
 def _(r):
     for decimals in (1, -1):
         yield Sample(f"decimals={decimals}", (r(2, 3, high=40),), {"decimals": decimals})
+
+
+@samples("isclose")
+def _(r):
+    x = r(3, 4)
+    how = {"rtol": 1e-3, "atol": 1e-3, "equal_nan": False}
+    yield Sample("matrix", (x, x + r(3, 4) * 2e-3), how)
+    nan = np.array([1.0, np.nan, np.inf, -np.inf])
+    yield Sample("nan", (nan, nan[[0, 1, 2, 2]]), {**how, "equal_nan": True})
+    yield Sample("empty", (r(0), r(0)), how)
 
 
 @samples("frexp")
@@ -318,7 +336,13 @@ def _(r):
 
 @samples("broadcast_to")
 def _(r):
-    for old, new in [((3, 1), (3, 4)), ((), (2, 3)), ((4,), (2, 3, 4)), ((2, 3), (2, 3)), ((1,), (0,))]:
+    for old, new in [
+        ((3, 1), (3, 4)),
+        ((), (2, 3)),
+        ((4,), (2, 3, 4)),
+        ((2, 3), (2, 3)),
+        ((1,), (0,)),
+    ]:
         yield Sample(f"{old} {new}", (r(*old),), {"shape": new})
 
 
@@ -399,7 +423,9 @@ def _(r):
 def _(r):
     own = ((3, 4), (4, 1), 0)
     yield Sample("diagonal", (r(3, 4),), {"shape": (3,), "stride": (5,), "offset": 0, "own": own})
-    yield Sample("overlapping", (r(3, 4),), {"shape": (4, 3), "stride": (2, 1), "offset": 1, "own": own})
+    yield Sample(
+        "overlapping", (r(3, 4),), {"shape": (4, 3), "stride": (2, 1), "offset": 1, "own": own}
+    )
 
 
 # --- indices --------------------------------------------------------------------------------------------
@@ -435,7 +461,13 @@ def _(r):
 @samples("index_put")
 def _(r):
     for form, (shape, index) in INDICES.items():
-        if form not in ("repeated integers", "pairs", "broadcast", "mixed", "apart"):  # places written twice
+        if form not in (
+            "repeated integers",
+            "pairs",
+            "broadcast",
+            "mixed",
+            "apart",
+        ):  # places written twice
             yield Sample(form, (r(*shape), r(*np.zeros(shape)[index].shape)), {"index": index})
     yield Sample("apart", (r(3, 4), r(2)), {"index": (np.array([0, 2]), np.array([1, 1]))})
     yield Sample("broadcast", (r(3, 4), r(4)), {"index": slice(0, 2)})
@@ -540,7 +572,9 @@ def _(r):
 
 @samples("embedding_transpose")
 def _(r):
-    yield Sample("repeated", (r(2, 2, 3), np.array([[0, 3], [0, 0]])), {"rows": 4, "padding_idx": None})
+    yield Sample(
+        "repeated", (r(2, 2, 3), np.array([[0, 3], [0, 0]])), {"rows": 4, "padding_idx": None}
+    )
     yield Sample("padding", (r(3, 3), np.array([0, 2, 0])), {"rows": 4, "padding_idx": 0})
 
 
@@ -590,7 +624,13 @@ _prod = SAMPLES["prod"]
 
 @samples("var", "std")
 def _(r):
-    for shape, axis in [((5,), 0), ((3, 4), None), ((3, 3), 1), ((2, 3, 4), (0, 2)), ((2, 3, 4), (-1, 0))]:
+    for shape, axis in [
+        ((5,), 0),
+        ((3, 4), None),
+        ((3, 3), 1),
+        ((2, 3, 4), (0, 2)),
+        ((2, 3, 4), (-1, 0)),
+    ]:
         for correction in (1, 0, 0.5):
             how = {"axis": axis, "correction": correction, "keepdims": correction == 0}
             yield Sample(f"{shape} {axis} {correction}", (r(*shape),), how)
@@ -604,7 +644,14 @@ def _(r):
 
 @samples("cumsum", "cumprod", "logcumsumexp")
 def _(r):
-    for shape, axis in [((4,), 0), ((3, 4), 0), ((3, 4), 1), ((2, 3, 2), 1), ((1, 3), 0), ((2, 0), 1)]:
+    for shape, axis in [
+        ((4,), 0),
+        ((3, 4), 0),
+        ((3, 4), 1),
+        ((2, 3, 2), 1),
+        ((1, 3), 0),
+        ((2, 0), 1),
+    ]:
         yield Sample(f"{shape} {axis}", (r(*shape),), {"axis": axis})
 
 
@@ -654,7 +701,9 @@ def _(r):
 def _(r):
     for n in (4, 600):
         for largest in (False, True):
-            yield Sample(f"{n} {largest}", (r.spaced(2, n),), {"k": 2, "axis": 1, "largest": largest})
+            yield Sample(
+                f"{n} {largest}", (r.spaced(2, n),), {"k": 2, "axis": 1, "largest": largest}
+            )
 
 
 @samples("arg_kth")
@@ -667,7 +716,11 @@ def _(r):
     for order in (2, 1, 3.0, math.inf, -math.inf, 0, 0.5):
         for shape, axis in AXES[:-2]:
             how = {"ord": order, "axis": axis, "keepdims": shape == (3, 4)}
-            yield Sample(f"{order} {shape} {axis}", (np.asarray(r(*shape, low=0.3) * (1 - 2 * r.mask(*shape))),), how)
+            yield Sample(
+                f"{order} {shape} {axis}",
+                (np.asarray(r(*shape, low=0.3) * (1 - 2 * r.mask(*shape))),),
+                how,
+            )
 
 
 # --- linear algebra -------------------------------------------------------------------------------------
@@ -723,9 +776,15 @@ def _(r):
 def _(r):
     for upper in (True, False):
         half = np.triu if upper else np.tril
-        yield Sample(f"upper={upper}", (half(r.regular(3, 3)), r(3, 2)), {"upper": upper, "unit": False})
-        yield Sample("batch", (half(r.regular(2, 3, 3)), r(2, 3, 2)), {"upper": upper, "unit": False})
-        yield Sample("unit", (half(r(3, 3), 1 if upper else -1), r(3, 2)), {"upper": upper, "unit": True})
+        yield Sample(
+            f"upper={upper}", (half(r.regular(3, 3)), r(3, 2)), {"upper": upper, "unit": False}
+        )
+        yield Sample(
+            "batch", (half(r.regular(2, 3, 3)), r(2, 3, 2)), {"upper": upper, "unit": False}
+        )
+        yield Sample(
+            "unit", (half(r(3, 3), 1 if upper else -1), r(3, 2)), {"upper": upper, "unit": True}
+        )
 
 
 @samples("cholesky_solve")
@@ -767,7 +826,9 @@ def _(r):
 
 def _eigh(op, x, upper):
     w, v = op(_symmetric(x), upper=upper)
-    return w, (v * _weights(v.shape[-1]).astype(v.dtype if isinstance(v, np.ndarray) else v.array.dtype)) @ _transposed(v)
+    return w, (
+        v * _weights(v.shape[-1]).astype(v.dtype if isinstance(v, np.ndarray) else v.array.dtype)
+    ) @ _transposed(v)
 
 
 @samples("eigh")
@@ -941,7 +1002,9 @@ def _(r):
     yield Sample("plain", (q, k, v, None, None), how)
     yield Sample("mask", (q, k, v, some(2, 3, 5), None), how)
     yield Sample("broadcast mask", (q, k, v, r(3, 5), None), how)
-    yield Sample("a dead row", (q, k, v, np.array([[True] * 5, [False] * 5, [True] * 5]), None), how)
+    yield Sample(
+        "a dead row", (q, k, v, np.array([[True] * 5, [False] * 5, [True] * 5]), None), how
+    )
     yield Sample("causal", (q, k, v, None, None), {**how, "is_causal": True})
     yield Sample("dropout", (q, k, v, None, r.mask(2, 3, 5) * 2.0), how, constant=("keep",))
 
@@ -953,7 +1016,12 @@ def convolutions() -> Iterator[tuple[str, tuple, tuple, dict[str, Any]]]:
     """(form, shape of x, shape of w, options), nothing square."""
     for form, x, w, how in [
         ("1-d", (2, 3, 7), (4, 3, 2), {}),
-        ("stride, padding", (2, 2, 5, 6), (3, 2, 2, 3), {"stride": (2, 1), "padding": ((1, 1), (0, 2))}),
+        (
+            "stride, padding",
+            (2, 2, 5, 6),
+            (3, 2, 2, 3),
+            {"stride": (2, 1), "padding": ((1, 1), (0, 2))},
+        ),
         ("dilation", (1, 2, 7, 6), (3, 2, 2, 3), {"dilation": (2, 2), "padding": ((0, 0), (1, 0))}),
         ("groups", (2, 4, 5, 4), (6, 2, 2, 2), {"groups": 2}),
         ("depthwise", (2, 3, 4, 5), (3, 1, 3, 2), {"groups": 3, "padding": ((1, 1), (1, 1))}),
@@ -969,7 +1037,9 @@ def convolutions() -> Iterator[tuple[str, tuple, tuple, dict[str, Any]]]:
 def _conv_output(x: tuple, w: tuple, how: dict[str, Any]) -> tuple[int, ...]:
     spatial = [
         (n + sum(p) - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(x[2:], w[2:], how["stride"], how["padding"], how["dilation"], strict=True)
+        for n, k, s, p, d in zip(
+            x[2:], w[2:], how["stride"], how["padding"], how["dilation"], strict=True
+        )
     ]
     return (x[0], w[0], *spatial)
 
@@ -1021,7 +1091,9 @@ def _cut(x: Any) -> Any:
 def _(r):
     how = {"padding": (0, 0), "dilation": (1, 1), "ceil_mode": False}
     yield Sample("apart", (r.spaced(2, 2, 4, 6),), {"kernel": (2, 3), "stride": (2, 3), **how})
-    yield Sample("overlapping", (r.spaced(1, 2, 6, 5),), {"kernel": (3, 2), "stride": (1, 2), **how})
+    yield Sample(
+        "overlapping", (r.spaced(1, 2, 6, 5),), {"kernel": (3, 2), "stride": (1, 2), **how}
+    )
     yield Sample("all negative, padded", (r.spaced(1, 1, 5, 4) - 9,),
                  {"kernel": (3, 2), "stride": (2, 2), **how, "padding": (1, 1)})  # fmt: skip
     yield Sample("dilated, ceil", (r.spaced(1, 1, 7, 6),),
@@ -1048,14 +1120,19 @@ def _(r):
 
 @samples("unpool")
 def _(r):
-    index = np.stack([[r.rng.permutation(12)[:4].reshape(2, 2) for _ in range(2)] for _ in range(2)])
+    index = np.stack(
+        [[r.rng.permutation(12)[:4].reshape(2, 2) for _ in range(2)] for _ in range(2)]
+    )
     yield Sample("matrix", (r(2, 2, 2, 2), index), {"size": (3, 4)})
 
 
 AVERAGE = [
     ((2, 2, 4, 6), {"kernel": (2, 3), "stride": (2, 3), "padding": (0, 0)}),
     ((1, 2, 6, 5), {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 1)}),
-    ((1, 1, 6, 5), {"kernel": (3, 2), "stride": (2, 2), "padding": (1, 0), "count_include_pad": False}),
+    (
+        (1, 1, 6, 5),
+        {"kernel": (3, 2), "stride": (2, 2), "padding": (1, 0), "count_include_pad": False},
+    ),
     ((1, 1, 6, 5), {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "ceil_mode": True}),
     ((2, 1, 7), {"kernel": (3,), "stride": (2,), "padding": (1,), "divisor_override": 2}),
 ]
@@ -1074,7 +1151,9 @@ def _(r):
         up = math.ceil if how.get("ceil_mode") else math.floor
         out = [
             up((n + 2 * p - k) / s) + 1
-            for n, k, s, p in zip(shape[2:], how["kernel"], how["stride"], how["padding"], strict=True)
+            for n, k, s, p in zip(
+                shape[2:], how["kernel"], how["stride"], how["padding"], strict=True
+            )
         ]
         yield Sample(f"{how}", (r(*shape[:2], *out),), {"shape": shape, **AVERAGE_DEFAULTS, **how})
 
@@ -1108,7 +1187,9 @@ def _(r):
 @samples("resize_transpose")
 def _(r):
     for mode, size, how in RESIZE:
-        yield Sample(f"{mode} {how}", (r(1, 2, *size),), {"shape": (1, 2, 4, 5), "mode": mode, **how})
+        yield Sample(
+            f"{mode} {how}", (r(1, 2, *size),), {"shape": (1, 2, 4, 5), "mode": mode, **how}
+        )
 
 
 @samples("batch_norm")
@@ -1154,7 +1235,9 @@ def _(r):
 @samples("smooth_absolute_error")
 def _(r):
     for reduction in ("mean", "sum", "none"):
-        yield Sample(reduction, (r(3, 4), r(3, 4)), {"beta": 0.7, "scale": 1.5, "reduction": reduction})
+        yield Sample(
+            reduction, (r(3, 4), r(3, 4)), {"beta": 0.7, "scale": 1.5, "reduction": reduction}
+        )
 
 
 @samples("binary_cross_entropy")
@@ -1170,8 +1253,12 @@ def _(r):
     for reduction in ("mean", "sum", "none"):
         x, t = r(3, 4), r(3, 4, low=0.1, high=0.9)
         yield Sample(reduction, (x, t, None, None), {"reduction": reduction})
-        yield Sample(f"{reduction} weighted", (x, t, r(4, low=0.2), r(4, low=0.5)), {"reduction": reduction})
-    yield Sample("positive weights", (r(3), r(3, low=0, high=1), None, r(3, low=0.5)), {"reduction": "mean"})
+        yield Sample(
+            f"{reduction} weighted", (x, t, r(4, low=0.2), r(4, low=0.5)), {"reduction": reduction}
+        )
+    yield Sample(
+        "positive weights", (r(3), r(3, low=0, high=1), None, r(3, low=0.5)), {"reduction": "mean"}
+    )
 
 
 @samples("nll_loss", "cross_entropy")
@@ -1179,7 +1266,9 @@ def _(r):
     for reduction in ("mean", "sum", "none"):
         how = {"ignore_index": -100, "reduction": reduction}
         yield Sample(reduction, (r(5, 3, 1), r.ints(5, 1, high=3), None), how)
-        yield Sample(f"{reduction} weighted", (r(5, 3, 1), r.ints(5, 1, high=3), r(3, low=0.3)), how)
+        yield Sample(
+            f"{reduction} weighted", (r(5, 3, 1), r.ints(5, 1, high=3), r(3, low=0.3)), how
+        )
         some = np.array([[0, -100, 2, 1], [-100, 1, 1, 0]])
         yield Sample(f"{reduction} ignored", (r(2, 3, 4), some, r(3, low=0.3)), how)
         yield Sample(f"{reduction} ignored class", (r(2, 3, 4), np.abs(some) % 3, None),
@@ -1195,7 +1284,9 @@ def _(r):
         return op(log_softmax(x, axis=2), *rest, **how)
 
     targets = np.array([[1, 2, 2], [3, 1, 0]])
-    yield Sample("two", (r(7, 2, 4), targets, np.array([7, 5]), np.array([3, 2])), {"blank": 0}, fn=of_logits)
+    yield Sample(
+        "two", (r(7, 2, 4), targets, np.array([7, 5]), np.array([3, 2])), {"blank": 0}, fn=of_logits
+    )
     yield Sample("no labels", (r(4, 1, 3), np.array([[1]]), np.array([4]), np.array([0])), {"blank": 0},
                  fn=of_logits)  # fmt: skip
 
@@ -1219,7 +1310,13 @@ def _(r):
 def _(r):
     for form, sizes in STEPS.items():
         for reverse in (False, True):
-            args = r(sum(sizes), 12), r(sizes[0], 3), r(sizes[0], 3), r(12, 3), r(12) if reverse else None
+            args = (
+                r(sum(sizes), 12),
+                r(sizes[0], 3),
+                r(sizes[0], 3),
+                r(12, 3),
+                r(12) if reverse else None,
+            )
             yield Sample(f"{form} {reverse}", (*args, None), {"sizes": sizes, "reverse": reverse})
         args = r(sum(sizes), 12), r(sizes[0], 2), r(sizes[0], 3), r(12, 2), r(12), r(2, 3)
         yield Sample(f"{form} projected", args, {"sizes": sizes, "reverse": False})

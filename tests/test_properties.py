@@ -79,7 +79,9 @@ def same(fn, *arrays, what="", rtol=1e-9, seed=5):
     for g, h in zip(gs, hs, strict=True):
         assert (g is None) == (h is None), what
         if g is not None:
-            np.testing.assert_allclose(plain(h), plain(g), rtol=rtol, atol=1e-10, err_msg=f"gradient of {what}")
+            np.testing.assert_allclose(
+                plain(h), plain(g), rtol=rtol, atol=1e-10, err_msg=f"gradient of {what}"
+            )
 
 
 # --- broadcasting -------------------------------------------------------------------------------
@@ -92,7 +94,10 @@ BINARY = {
 
 
 @drawn
-@given(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=3, min_side=0), st.sampled_from(sorted(BINARY)))
+@given(
+    hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=4, max_side=3, min_side=0),
+    st.sampled_from(sorted(BINARY)),
+)
 def test_binary_operations_broadcast(shapes, name):
     a, b = (numbers(k, *s, low=0.3) for k, s in enumerate(shapes.input_shapes))
     y = getattr(kg, name)(kg.tensor(a), kg.tensor(b))
@@ -130,7 +135,11 @@ def test_shapes_that_do_not_broadcast_are_refused_with_both_in_the_message(left,
 
 
 @drawn
-@given(hnp.mutually_broadcastable_shapes(signature=np.matmul.signature, max_dims=2, max_side=3, min_side=0))
+@given(
+    hnp.mutually_broadcastable_shapes(
+        signature=np.matmul.signature, max_dims=2, max_side=3, min_side=0
+    )
+)
 def test_matmul_broadcasts(shapes):
     a, b = (numbers(k, *s) for k, s in enumerate(shapes.input_shapes))
     same(lambda L, a, b: a @ b, a, b, what=f"{a.shape} @ {b.shape}")
@@ -143,11 +152,19 @@ def test_matmul_broadcasts(shapes):
 def indices(draw, shape, distinct=False):
     """A basic, advanced or mixed index, now and then one that does not fit."""
     parts, axis, wild = [], 0, draw(st.integers(0, 9)) == 0
-    span = draw(hnp.array_shapes(min_dims=0 if not distinct else 1, max_dims=2 if not distinct else 1, max_side=3))
+    span = draw(
+        hnp.array_shapes(
+            min_dims=0 if not distinct else 1, max_dims=2 if not distinct else 1, max_side=3
+        )
+    )
     arrays = 0
     while axis < len(shape) and (not parts or draw(st.integers(0, 4))):
         n = shape[axis]
-        kind = draw(st.sampled_from(["int", "slice", "slice", "none", "array", "array", "list", "mask", "tensor"]))
+        kind = draw(
+            st.sampled_from(
+                ["int", "slice", "slice", "none", "array", "array", "list", "mask", "tensor"]
+            )
+        )
         if kind in ("array", "list", "tensor") and (n == 0 or (distinct and arrays)):
             kind = "slice"
         if kind == "int" and n == 0:
@@ -175,13 +192,20 @@ def indices(draw, shape, distinct=False):
                 parts.append(np.array(draw(st.permutations(range(n)))[: draw(st.integers(1, n))]))
                 arrays += 1
             else:
-                parts.append(draw(hnp.arrays(np.int64, span, elements=st.integers(-n, n - 1 + wild))))
+                parts.append(
+                    draw(hnp.arrays(np.int64, span, elements=st.integers(-n, n - 1 + wild)))
+                )
                 if kind == "list" and len(span) == 1:
                     parts[-1] = parts[-1].tolist()
                 arrays += 1
         axis += 1
-    if draw(st.integers(0, 3)) == 0:  # not so that it moves an array to another axis, where it may not fit
-        parts.insert(draw(st.integers(0, len(parts))) if not arrays or axis == len(shape) else len(parts), Ellipsis)
+    if (
+        draw(st.integers(0, 3)) == 0
+    ):  # not so that it moves an array to another axis, where it may not fit
+        parts.insert(
+            draw(st.integers(0, len(parts))) if not arrays or axis == len(shape) else len(parts),
+            Ellipsis,
+        )
     return tuple(parts) if len(parts) != 1 or draw(st.booleans()) else parts[0]
 
 
@@ -202,7 +226,9 @@ def indexed(draw, distinct=False):
 @given(indexed())
 def test_indexing(case):
     shape, index = case
-    same(lambda L, x: x[for_library(L, index)] * 2.0, numbers(0, *shape), what=f"{shape} [{index!r}]")
+    same(
+        lambda L, x: x[for_library(L, index)] * 2.0, numbers(0, *shape), what=f"{shape} [{index!r}]"
+    )
 
 
 @settings(drawn, max_examples=200)
@@ -226,13 +252,28 @@ def test_writing_by_index(case, number, random):
 # --- reductions ---------------------------------------------------------------------------------
 
 REDUCTIONS = ("sum", "mean", "amax", "amin", "prod", "var", "std", "logsumexp", "nansum", "norm")
-ONE_AXIS = ("prod", "max", "min", "median", "cumsum", "cumprod", "argmax", "argmin", "softmax", "mode")
+ONE_AXIS = (
+    "prod",
+    "max",
+    "min",
+    "median",
+    "cumsum",
+    "cumprod",
+    "argmax",
+    "argmin",
+    "softmax",
+    "mode",
+)
 TRUTH = ("any", "all", "count_nonzero")
 
 
 @st.composite
 def reduced(draw, one):
-    shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=draw(st.sampled_from([0, 1, 1, 1])), max_side=3))
+    shape = draw(
+        hnp.array_shapes(
+            min_dims=0, max_dims=4, min_side=draw(st.sampled_from([0, 1, 1, 1])), max_side=3
+        )
+    )
     n = max(len(shape), 1)
     wild = draw(st.integers(0, 9)) == 0
     axis = st.integers(-n - wild, n - 1 + wild)
@@ -246,10 +287,20 @@ def test_reductions_over_axes(case, name):
     shape, dim, keepdim = case
     assume(not (name == "prod" and isinstance(dim, tuple)))
     assume(
-        0 not in shape or not isinstance(dim, tuple) or len({d % len(shape) for d in dim}) == len(dim)
+        0 not in shape
+        or not isinstance(dim, tuple)
+        or len({d % len(shape) for d in dim}) == len(dim)
     )  # one complaint at a time
     if name in ("var", "std"):  # a single element: nan, with a warning in PyTorch
-        assume(0 not in shape and math.prod(shape[d] for d in (dim if isinstance(dim, tuple) else (dim,)) if -len(shape) <= d < len(shape)) > 1)
+        assume(
+            0 not in shape
+            and math.prod(
+                shape[d]
+                for d in (dim if isinstance(dim, tuple) else (dim,))
+                if -len(shape) <= d < len(shape)
+            )
+            > 1
+        )
 
     def reduce(lib, x):
         if name == "norm":
@@ -306,7 +357,9 @@ def programs_of_views(draw):
         s = shapes[which]
         kind = draw(st.sampled_from(["view", "view", "write"]))
         if kind == "write":
-            verb = draw(st.sampled_from(["mul_", "add_", "tanh_", "copy_", "zero_", "setitem", "iadd"]))
+            verb = draw(
+                st.sampled_from(["mul_", "add_", "tanh_", "copy_", "zero_", "setitem", "iadd"])
+            )
             steps.append((verb, which, draw(st.integers(0, 99))))
             continue
         options = ["flatten", "unsqueeze"]
@@ -367,13 +420,17 @@ def test_writing_through_views(case):
     shape, steps = case
     arrays = numbers(0, *shape), numbers(1, 3)
     xs = [torch.tensor(a, requires_grad=True) for a in arrays]
-    theirs = outcome(lambda: torch.autograd.grad(run_views(torch, *xs, steps).sum(), xs, allow_unused=True))
+    theirs = outcome(
+        lambda: torch.autograd.grad(run_views(torch, *xs, steps).sum(), xs, allow_unused=True)
+    )
     if theirs[0] == "value" or "modified by an inplace operation" not in str(theirs[1]):
         same(lambda L, x, w: run_views(L, x, w, steps), *arrays, what=f"{shape} {steps}")
         return
     # PyTorch writes over what it had saved and says so; we may have kept a copy: then it must be right
     xs = [kg.tensor(a, requires_grad=True) for a in arrays]
-    ours = outcome(lambda: kg.autograd.gradcheck(lambda x, w: run_views(kg, x, w, steps), xs, fast_mode=True))
+    ours = outcome(
+        lambda: kg.autograd.gradcheck(lambda x, w: run_views(kg, x, w, steps), xs, fast_mode=True)
+    )
     assert ours[0] == "value" or "modified by an inplace operation" in str(ours[1]), ours[1]
 
 
@@ -395,9 +452,13 @@ def operand(lib, name, rank):
 def test_promotion_of_every_pair_of_dtypes():
     wrong = []
     for a, b in itertools.product(DTYPES, DTYPES):
-        theirs = outcome(lambda a=a, b=b: name_of(torch.promote_types(getattr(torch, a), getattr(torch, b))))
+        theirs = outcome(
+            lambda a=a, b=b: name_of(torch.promote_types(getattr(torch, a), getattr(torch, b)))
+        )
         if theirs[0] == "value":
-            ours = outcome(lambda a=a, b=b: name_of(kg.promote_types(getattr(kg, a), getattr(kg, b))))
+            ours = outcome(
+                lambda a=a, b=b: name_of(kg.promote_types(getattr(kg, a), getattr(kg, b)))
+            )
             if ours != theirs:
                 wrong.append(("promote_types", a, b, theirs[1], ours[1]))
         for i, j in [(1, 1), (1, 0), (0, 1), (0, 0)]:
@@ -453,7 +514,11 @@ def test_results_of_every_dtype(name):
             x = operand(lib, dtype, 2)
 
             def call(lib=lib, x=x):
-                y = getattr(lib, name)(x, 0) if name in ("cumsum", "sort") else getattr(lib, name)(x)
+                y = (
+                    getattr(lib, name)(x, 0)
+                    if name in ("cumsum", "sort")
+                    else getattr(lib, name)(x)
+                )
                 return name_of((y if lib.is_tensor(y) else y[0]).dtype)
 
             both.append(outcome(call))
@@ -549,7 +614,9 @@ def test_gradients_of_random_graphs(case):
 
     def along(by):
         with kg.no_grad():
-            return program(*[kg.tensor(x.array + by * u) for x, u in zip(xs, us, strict=True)]).array
+            return program(
+                *[kg.tensor(x.array + by * u) for x, u in zip(xs, us, strict=True)]
+            ).array
 
     left, middle, right = along(-eps), y.array, along(eps)
     bend = np.abs(right + left - 2 * middle).max()

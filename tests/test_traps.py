@@ -66,7 +66,12 @@ def same_as_torch(fn, *args, second=False, rtol=1e-9, atol=1e-11):
         for a, b in zip(theirs, ours, strict=True):
             assert (a is None) == (b is None)
             if a is not None:
-                assert a.shape == b.shape and a.dtype == b.dtype, (a.shape, b.shape, a.dtype, b.dtype)
+                assert a.shape == b.shape and a.dtype == b.dtype, (
+                    a.shape,
+                    b.shape,
+                    a.dtype,
+                    b.dtype,
+                )
                 np.testing.assert_allclose(b, a, rtol=rtol, atol=atol)
     return results[1], grads[1]
 
@@ -98,11 +103,16 @@ def test_trap_01_gradients_with_a_random_upstream():
         same_as_torch(lambda L, x, name=name: getattr(x, name)(), numbers(3, 4), second=True)
     same_as_torch(lambda L, x: L.softmax(x, 1), numbers(3, 4), second=True)
     same_as_torch(
-        lambda L, x, w: L.nn.functional.conv2d(x, w), numbers(2, 3, 6, 5), numbers(4, 3, 3, 2), second=True
+        lambda L, x, w: L.nn.functional.conv2d(x, w),
+        numbers(2, 3, 6, 5),
+        numbers(4, 3, 3, 2),
+        second=True,
     )
 
 
-@pytest.mark.parametrize("name", ["minus", "over", "power", "matmul", "times", "plus", "max", "cat"])
+@pytest.mark.parametrize(
+    "name", ["minus", "over", "power", "matmul", "times", "plus", "max", "cat"]
+)
 def test_trap_02_the_same_tensor_as_both_operands(name):
     fn = {
         "minus": lambda L, x: x - x, "over": lambda L, x: x / x, "power": lambda L, x: x**x,
@@ -126,7 +136,9 @@ def test_trap_03_a_repeated_integer_index_accumulates(index):
 @pytest.mark.parametrize("name", ["sum", "mean", "amax", "amin", "prod", "var", "logsumexp", "max"])
 @pytest.mark.parametrize("keepdim", [False, True])
 def test_trap_04_reductions_over_every_axis_of_a_square(name, keepdim):
-    axes = [0, 1, 2, -1, -2, -3] + ([] if name in ("prod", "max") else [(0, 1), (0, 2), (-1, 0), (2, 0, 1)])
+    axes = [0, 1, 2, -1, -2, -3] + (
+        [] if name in ("prod", "max") else [(0, 1), (0, 2), (-1, 0), (2, 0, 1)]
+    )
     for dim in axes:
         same_as_torch(
             lambda L, x, dim=dim: getattr(L, name)(x, dim=dim, keepdim=keepdim)
@@ -141,7 +153,9 @@ def test_trap_04_reductions_over_every_axis_of_a_square(name, keepdim):
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_trap_05_softmax_over_every_dim(name, shape):
     for dim in range(-len(shape), len(shape)):
-        (y,), _ = same_as_torch(lambda L, x, dim=dim: getattr(L, name)(x, dim), numbers(*shape), second=True)
+        (y,), _ = same_as_torch(
+            lambda L, x, dim=dim: getattr(L, name)(x, dim), numbers(*shape), second=True
+        )
         total = (y if name == "softmax" else np.exp(y)).sum(dim)
         np.testing.assert_allclose(total, 1)
 
@@ -192,7 +206,9 @@ def test_trap_07_eval_reaches_all_descendants():
         def __init__(self):
             super().__init__()
             self.body = kg.nn.Sequential(
-                kg.nn.Linear(4, 4), kg.nn.ModuleList([kg.nn.Dropout(0.3)]), kg.nn.ModuleDict({"a": kg.nn.Dropout(0.3)})
+                kg.nn.Linear(4, 4),
+                kg.nn.ModuleList([kg.nn.Dropout(0.3)]),
+                kg.nn.ModuleDict({"a": kg.nn.Dropout(0.3)}),
             )
             self.head = kg.nn.Sequential(kg.nn.Sequential(kg.nn.Dropout(0.3)))
 
@@ -256,17 +272,26 @@ def test_trap_09_losses_against_their_formulas(reduction):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # PyTorch's advice on kl_div's "mean"
             (value,), grads = same_as_torch(
-                lambda L, *a, name=name: getattr(L.nn.functional, name)(*a, reduction=reduction), *args, second=True
+                lambda L, *a, name=name: getattr(L.nn.functional, name)(*a, reduction=reduction),
+                *args,
+                second=True,
             )
         np.testing.assert_allclose(value, expected, err_msg=name)
         assert value.shape == (() if reduction != "none" else np.shape(expected))
-        assert len(grads) == (1 if args[1] is labels else 2) and all(g is not None for g in grads), name
+        assert len(grads) == (1 if args[1] is labels else 2) and all(
+            g is not None for g in grads
+        ), name
     soft = np.exp(y) / np.exp(y).sum(1, keepdims=True)  # class probabilities as the target
     (value,), grads = same_as_torch(
-        lambda L, x, t: L.nn.functional.cross_entropy(x, t, reduction=reduction), x, soft, second=True
+        lambda L, x, t: L.nn.functional.cross_entropy(x, t, reduction=reduction),
+        x,
+        soft,
+        second=True,
     )
     rows = -(soft * logp).sum(1)
-    np.testing.assert_allclose(value, {"none": rows, "mean": rows.mean(), "sum": rows.sum()}[reduction])
+    np.testing.assert_allclose(
+        value, {"none": rows, "mean": rows.mean(), "sum": rows.sum()}[reduction]
+    )
 
 
 def test_trap_10_losses_of_huge_logits():
@@ -282,7 +307,15 @@ def test_trap_10_losses_of_huge_logits():
             )  # fmt: skip
             np.testing.assert_allclose(value, [0, 2000, np.log1p(np.exp(-1.0)) + 1], rtol=1e-6)
             assert np.isfinite(g).all()
-            for name in ("sigmoid", "log_softmax", "softmax", "logsigmoid", "softplus", "silu", "tanh"):
+            for name in (
+                "sigmoid",
+                "log_softmax",
+                "softmax",
+                "logsigmoid",
+                "softplus",
+                "silu",
+                "tanh",
+            ):
                 fn = (lambda L, x, n=name: getattr(L.nn.functional, n)(x, 1)) if "soft" in name[-7:] and name != "softplus" else (
                     lambda L, x, n=name: getattr(L.nn.functional, n)(x))  # fmt: skip
                 (y,), (g,) = same_as_torch(fn, logits, rtol=1e-6, atol=1e-6)
@@ -299,7 +332,7 @@ def test_trap_10_losses_of_huge_logits():
 
 def direct_convolution(x, w, b, stride, padding, dilation, groups):
     """The definition, five loops deep."""
-    (N, C, H, W), (O, K, KH, KW) = x.shape, w.shape  # noqa: N806
+    (N, _, H, W), (O, K, KH, KW) = x.shape, w.shape
     x = np.pad(x, ((0, 0), (0, 0), (padding[0],) * 2, (padding[1],) * 2))
     size = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -356,7 +389,9 @@ def test_trap_11_same_padding_with_an_even_kernel():
 )  # fmt: skip
 def test_trap_12_max_pool_overlaps_borders_and_negative_input(how):
     for x in (numbers(2, 3, 7, 6), -np.abs(numbers(2, 3, 7, 6)) - 5):
-        (y,), (g,) = same_as_torch(lambda L, x: L.nn.functional.max_pool2d(x, **how), x, second=True)
+        (y,), (g,) = same_as_torch(
+            lambda L, x: L.nn.functional.max_pool2d(x, **how), x, second=True
+        )
         assert set(np.unique(y)) <= set(np.unique(x)), "padding never wins"
     (y,), (g,) = same_as_torch(lambda L, x: L.nn.functional.max_pool2d(x, 2), numbers(1, 1, 5, 5))
     assert not g[..., 4, :].any() and not g[..., 4].any(), "what no window covers has no gradient"
@@ -410,7 +445,9 @@ def test_trap_14_deep_chains_and_diamonds():
 
 
 def test_trap_15_memory_without_the_collector():
-    model = kg.nn.Sequential(kg.nn.Linear(5, 8), kg.nn.BatchNorm1d(8), kg.nn.ReLU(), kg.nn.Linear(8, 3))
+    model = kg.nn.Sequential(
+        kg.nn.Linear(5, 8), kg.nn.BatchNorm1d(8), kg.nn.ReLU(), kg.nn.Linear(8, 3)
+    )
     optimizer = kg.optim.Adam(model.parameters(), lr=1e-3)
     x, t = kg.randn(6, 5), kg.tensor([0, 1, 2, 0, 1, 2])
 
@@ -425,7 +462,12 @@ def test_trap_15_memory_without_the_collector():
     try:
         h = model(x)  # never differentiated: deleting it must free the graph
         loss = F.cross_entropy(h, t)
-        refs = [weakref.ref(h), weakref.ref(h.grad_fn), weakref.ref(loss.grad_fn), weakref.ref(h.array)]
+        refs = [
+            weakref.ref(h),
+            weakref.ref(h.grad_fn),
+            weakref.ref(loss.grad_fn),
+            weakref.ref(h.array),
+        ]
         del h, loss
         assert [r() is None for r in refs] == [True] * 4
         for _ in range(100):
@@ -462,7 +504,9 @@ def test_trap_16_statistics_of_initial_weights():
         assert abs(values.mean()) < 0.02 * std * 3, name
         if "uniform" in name:
             bound = std * 3**0.5
-            assert -bound <= values.min() < -0.99 * bound and 0.99 * bound < values.max() <= bound, name
+            assert (
+                -bound <= values.min() < -0.99 * bound and 0.99 * bound < values.max() <= bound
+            ), name
     layer = kg.nn.Linear(fan_in, fan_out)
     bound = fan_in**-0.5
     for p in (layer.weight, layer.bias):
@@ -472,7 +516,9 @@ def test_trap_16_statistics_of_initial_weights():
 def test_trap_17_permutations_that_are_not_their_own_inverse():
     for axes in [(1, 2, 0), (2, 0, 1), (-1, 0, 1), (1, 0, 2)]:
         (y,), _ = same_as_torch(lambda L, x, a=axes: x.permute(a), numbers(2, 3, 4))
-        same_as_torch(lambda L, x, a=axes: x.permute(a).exp() * x.permute(a), numbers(2, 3, 4), second=True)
+        same_as_torch(
+            lambda L, x, a=axes: x.permute(a).exp() * x.permute(a), numbers(2, 3, 4), second=True
+        )
     same_as_torch(lambda L, x: x.permute(3, 1, 0, 2), numbers(2, 3, 4, 5))
     same_as_torch(lambda L, x: x.movedim(0, 2), numbers(2, 3, 4))
     x = kg.tensor(numbers(2, 3, 4), requires_grad=True)
@@ -485,7 +531,9 @@ MATRICES = [(3,), (2, 3), (3, 3), (5, 2, 3), (1, 2, 3), (4, 1, 2, 3)]
 
 
 @pytest.mark.parametrize("left", MATRICES, ids=str)
-@pytest.mark.parametrize("right", [(3,), (3, 2), (3, 3), (5, 3, 2), (1, 3, 4), (1, 5, 3, 2)], ids=str)
+@pytest.mark.parametrize(
+    "right", [(3,), (3, 2), (3, 3), (5, 3, 2), (1, 3, 4), (1, 5, 3, 2)], ids=str
+)
 def test_trap_18_matmul_of_all_ranks(left, right):
     same_as_torch(lambda L, a, b: a @ b, numbers(*left), numbers(*right), second=True)
 
@@ -500,7 +548,17 @@ def test_trap_19_float32_stays_float32():
         assert y.dtype == kg.float32
         (g,) = kg.autograd.grad(y.sum(), x, create_graph=True)
         assert g.dtype == kg.float32
-    for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax"):
+    for name in (
+        "SGD",
+        "Adam",
+        "AdamW",
+        "RMSprop",
+        "Adagrad",
+        "Adadelta",
+        "NAdam",
+        "RAdam",
+        "Adamax",
+    ):
         p = kg.nn.Parameter(kg.randn(3))
         how = {"momentum": 0.9, "weight_decay": 0.1} if name == "SGD" else {}
         optimizer = getattr(kg.optim, name)([p], lr=0.1, **how)
@@ -509,7 +567,9 @@ def test_trap_19_float32_stays_float32():
             optimizer.step()
         assert p.dtype == kg.float32, name
         for state in optimizer.state.values():
-            assert all(v.dtype == kg.float32 for v in state.values() if isinstance(v, kg.Tensor)), name
+            assert all(v.dtype == kg.float32 for v in state.values() if isinstance(v, kg.Tensor)), (
+                name
+            )
     third = kg.tensor(1 / 3, dtype=kg.float64)
     assert third.item() == 1 / 3 and kg.tensor([1 / 3], dtype=kg.float64).tolist() == [1 / 3]
     assert (kg.ones((), dtype=kg.float64) * (1 / 3)).item() == 1 / 3
@@ -583,7 +643,9 @@ def test_trap_21_a_hundred_optimizer_steps(name, how, maximize, set_to_none):
         x, path = lib.tensor(a), []
         for _ in range(100):
             optimizer.zero_grad(set_to_none=set_to_none)
-            loss = (lib.tanh(x @ params[0] + params[1]) ** 2).mean() + 0.1 * lib.sin(params[1]).sum()
+            loss = (lib.tanh(x @ params[0] + params[1]) ** 2).mean() + 0.1 * lib.sin(
+                params[1]
+            ).sum()
             loss.backward()
             optimizer.step()
             path.append(np.concatenate([plain(p).ravel() for p in params]))
@@ -598,11 +660,15 @@ def test_trap_21_a_hundred_optimizer_steps(name, how, maximize, set_to_none):
 def test_trap_22_a_training_saved_and_resumed(tmp_path):
     def setup():
         kg.manual_seed(3)
-        model = kg.nn.Sequential(kg.nn.Linear(4, 6), kg.nn.BatchNorm1d(6), kg.nn.Tanh(), kg.nn.Linear(6, 2))
+        model = kg.nn.Sequential(
+            kg.nn.Linear(4, 6), kg.nn.BatchNorm1d(6), kg.nn.Tanh(), kg.nn.Linear(6, 2)
+        )
         optimizer = kg.optim.Adam(model.parameters(), lr=0.05)
         return model, optimizer, kg.optim.lr_scheduler.StepLR(optimizer, 3, 0.5)
 
-    data = [(kg.tensor(numbers(5, 4), dtype=kg.float32), kg.tensor([0, 1, 0, 1, 1])) for _ in range(8)]
+    data = [
+        (kg.tensor(numbers(5, 4), dtype=kg.float32), kg.tensor([0, 1, 0, 1, 1])) for _ in range(8)
+    ]
 
     def train(model, optimizer, scheduler, batches):
         for x, t in batches:
@@ -627,7 +693,9 @@ def test_trap_22_a_training_saved_and_resumed(tmp_path):
     assert saved["step"] == 4
     before = resumed[0][0].weight.array.copy()
     train(*resumed, data[4:])
-    assert not np.array_equal(before, resumed[0][0].weight.array), "the optimiser trains what was loaded"
+    assert not np.array_equal(before, resumed[0][0].weight.array), (
+        "the optimiser trains what was loaded"
+    )
     for (name, a), (_, b) in zip(
         straight[0].state_dict().items(), resumed[0].state_dict().items(), strict=True
     ):
@@ -655,7 +723,9 @@ class Squares(Dataset):
         return kg.tensor(i * i)
 
 
-@pytest.mark.parametrize("dataset", [TensorDataset(kg.arange(10)), Squares()], ids=["arrays", "samples"])
+@pytest.mark.parametrize(
+    "dataset", [TensorDataset(kg.arange(10)), Squares()], ids=["arrays", "samples"]
+)
 def test_trap_23_the_data_loader_loses_nothing(dataset):
     def seen(batches):
         return [outs(b)[0].tolist() for b in batches]
@@ -776,14 +846,19 @@ def test_trap_28_python_protocols():
     assert (x != 1.0).tolist() == [[False, True], [True, True]] and (x == None) is False  # noqa: E711
     twin = x.clone()
     assert hash(x) == hash(x) and len({x, x, twin}) == 2 and {x: "a"}[x] == "a"
-    rows = [[v for v in row] for row in x]
+    rows = [list(row) for row in x]
     assert [[v.item() for v in row] for row in rows] == [[1, 2], [3, 4]]
     assert all(v.requires_grad and v.shape == () for row in rows for v in row)
     rows[1][0].backward(kg.tensor(2.5))
     assert x.grad.tolist() == [[0, 0], [2.5, 0]]
     a, b = x
     assert a.tolist() == [1, 2] and b.tolist() == [3, 4] and len(x) == 2
-    for value, kind in ((kg.tensor(1.5), float), (kg.tensor([[3]]), int), (kg.tensor(True), bool), (x[0, 0], float)):
+    for value, kind in (
+        (kg.tensor(1.5), float),
+        (kg.tensor([[3]]), int),
+        (kg.tensor(True), bool),
+        (x[0, 0], float),
+    ):
         assert type(value.item()) is kind
     assert type(float(x[0, 1])) is float and type(x.tolist()[0][0]) is float
     with pytest.raises(RuntimeError):
@@ -795,7 +870,8 @@ def test_trap_28_python_protocols():
 def test_trap_29_constants_reshaped_before_they_meet_a_parameter():
     c, d = numbers(12), numbers(2, 3)
     (y,), (g,) = same_as_torch(
-        lambda L, w: L.tensor(c).reshape(3, 4)[1:, ::2].T.contiguous() * w + L.tensor(d)[:, [0, 2]], numbers(2, 2)
+        lambda L, w: L.tensor(c).reshape(3, 4)[1:, ::2].T.contiguous() * w + L.tensor(d)[:, [0, 2]],
+        numbers(2, 2),
     )
     constant = kg.tensor(c)
     view = constant.reshape(3, 4).transpose(0, 1)[1]
@@ -828,7 +904,11 @@ def test_trap_30_state_with_awkward_names(tmp_path):
     assert list(back) == list(state)
     for key in set(state) - {"model", "tensor", "array", "half"}:
         assert back[key] == state[key] and type(back[key]) is type(state[key]), key
-    assert back["tensor"].shape == (0, 2) and back["array"].dtype == np.int8 and back["half"].dtype == kg.float16
+    assert (
+        back["tensor"].shape == (0, 2)
+        and back["array"].dtype == np.int8
+        and back["half"].dtype == kg.float16
+    )
     other = Odd()
     other.load_state_dict(back["model"])
     assert list(back["model"]) == list(model.state_dict())

@@ -304,10 +304,10 @@ def run(
                 # ours to add to, unless it is somebody's array: g, what is kept, another's share
                 if not create_graph and (
                     fresh
-                    or share is not g
+                    or (share is not g
                     and share.base is None
                     and not _among(share, kept)
-                    and not (i and _among(share, [s for _, s in shares[:i]]))
+                    and not (i and _among(share, [s for _, s in shares[:i]])))
                 ):
                     owned.add(edge)
             elif create_graph or edge not in owned:
@@ -359,7 +359,7 @@ def _check_fits(share: Array, like: Any) -> None:
 
 
 def _among(array: Array, others: Any) -> bool:
-    return any([array is other for other in others]) if others else False
+    return bool(others) and any(array is other for other in others)
 
 
 def _fill_outputs(node: Node, g: list[Any], create_graph: bool) -> tuple[Any, ...]:
@@ -457,9 +457,7 @@ def _seeds(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Edge,
         gradients = (gradients,)
     if len(gradients) != len(tensors):
         raise GradError(f"got {len(tensors)} tensors and {len(gradients)} gradients")
-    return [
-        (_edge(t), _seed(t, g, create_graph)) for t, g in zip(tensors, gradients, strict=True)
-    ]
+    return [(_edge(t), _seed(t, g, create_graph)) for t, g in zip(tensors, gradients, strict=True)]
 
 
 def backward(
@@ -536,7 +534,9 @@ def grad(
     if allow_unused is None:
         allow_unused = materialize_grads
     elif materialize_grads and not allow_unused:
-        raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True")
+        raise ValueError(
+            "Expected allow_unused to be True or not passed when materialize_grads=True"
+        )
     if is_grads_batched:
         gradients = grad_outputs if isinstance(grad_outputs, (tuple, list)) else (grad_outputs,)
         rows = [
@@ -554,9 +554,7 @@ def grad(
     seeds = _seeds(outputs, grad_outputs, create_graph)
     edges = [_edge(t) for t in inputs]
     with ModeContext(grad=True) if create_graph else nullcontext():
-        found, _ = run(
-            seeds, retain_graph=retain, create_graph=create_graph, wanted=set(edges)
-        )
+        found, _ = run(seeds, retain_graph=retain, create_graph=create_graph, wanted=set(edges))
         result = []
         for i, (t, edge) in enumerate(zip(inputs, edges, strict=True)):
             g, is_leaf = found.get(edge), edge is t

@@ -105,9 +105,7 @@ class FunctionNode(Node):
 
     def shares(self, g: Array, create_graph: bool) -> list[tuple[Edge, Array]]:
         grads = g if isinstance(g, tuple) else (g,)
-        args = tuple(
-            a if isinstance(a, Tensor) or a is None else wrap(a) for a in grads
-        )
+        args = tuple(a if isinstance(a, Tensor) or a is None else wrap(a) for a in grads)
         with ModeContext(grad=create_graph):
             result = self.function.backward(self.ctx, *args)
         if not isinstance(result, tuple):
@@ -134,7 +132,11 @@ class FunctionNode(Node):
                     f"Function {self.name()} returned an invalid gradient at index {i} - got "
                     f"{list(r.array.shape)} but expected shape compatible with {list(shape)}"
                 )
-            if r.array.ndim < len(shape) or r.array.shape != tuple(shape) and r.array.size < int(np.prod(shape)):
+            if (
+                r.array.ndim < len(shape)
+                or (r.array.shape != tuple(shape)
+                and r.array.size < int(np.prod(shape)))
+            ):
                 r = r.expand(*shape)
             shares.append((edge, r if create_graph else r.array))
         return shares
@@ -166,7 +168,9 @@ class Function:
     @staticmethod
     def forward(*args: Any, **kwargs: Any) -> Any:
         """Compute the outputs; first argument ``ctx``, unless ``setup_context`` is defined."""
-        raise NotImplementedError("You must implement the forward function for custom autograd.Function.")
+        raise NotImplementedError(
+            "You must implement the forward function for custom autograd.Function."
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -285,7 +289,12 @@ def once_differentiable(fn: Callable[..., Any]) -> Callable[..., Any]:
         if not tracked:
             return out
         outs = out if isinstance(out, tuple) else (out,)
-        return tuple(None if o is None else _Once.apply(wrap(np.zeros((), o.array.dtype)).requires_grad_(), o) for o in outs)
+        return tuple(
+            None
+            if o is None
+            else _Once.apply(wrap(np.zeros((), o.array.dtype)).requires_grad_(), o)
+            for o in outs
+        )
 
     return wrapper
 
@@ -297,4 +306,6 @@ class _Once(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise GradError("trying to differentiate twice a function that was marked with @once_differentiable")
+        raise GradError(
+            "trying to differentiate twice a function that was marked with @once_differentiable"
+        )

@@ -16,7 +16,9 @@ def _leaves(inputs: Any, create_graph: bool) -> tuple[tuple[Tensor, ...], bool]:
     single = isinstance(inputs, Tensor)
     args = (inputs,) if single else tuple(inputs)
     if create_graph:
-        return tuple(a.view_as(a) if a.requires_grad else a.detach().requires_grad_() for a in args), single
+        return tuple(
+            a.view_as(a) if a.requires_grad else a.detach().requires_grad_() for a in args
+        ), single
     return tuple(a.detach().requires_grad_() for a in args), single
 
 
@@ -33,7 +35,9 @@ def _strip(x: Any, single: bool) -> Any:
     return x[0] if single else tuple(x)
 
 
-def _grads(outs: Any, args: Any, vs: Any, strict: bool, create_graph: bool, retain: bool = True) -> tuple[Any, ...]:
+def _grads(
+    outs: Any, args: Any, vs: Any, strict: bool, create_graph: bool, retain: bool = True
+) -> tuple[Any, ...]:
     live = [(o, v) for o, v in zip(outs, vs, strict=True) if o.requires_grad]
     if not live:
         found: tuple[Any, ...] = (None,) * len(args)
@@ -43,11 +47,19 @@ def _grads(outs: Any, args: Any, vs: Any, strict: bool, create_graph: bool, reta
             retain_graph=retain, create_graph=create_graph, allow_unused=True,
         )  # fmt: skip
     if strict and any(g is None for g in found):
-        raise RuntimeError("an output is independent of an input. This is not allowed in strict mode.")
+        raise RuntimeError(
+            "an output is independent of an input. This is not allowed in strict mode."
+        )
     return tuple(_zeros(g, a) for g, a in zip(found, args, strict=True))
 
 
-def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> Any:
+def vjp(
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
+) -> Any:
     """``(func(inputs), vᵀJ)``.
 
     >>> import kilograd as kg
@@ -59,7 +71,9 @@ def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
         outs, one = _call(func, args)
         if v is None:
             if len(outs) != 1 or outs[0].array.size != 1:
-                raise RuntimeError("The vector v can only be None if the user-provided function returns a single Tensor with a single element.")
+                raise RuntimeError(
+                    "The vector v can only be None if the user-provided function returns a single Tensor with a single element."
+                )
             vs: tuple[Any, ...] = (wrap(np.ones_like(outs[0].array)),)
         else:
             vs = (v,) if isinstance(v, Tensor) else tuple(v)
@@ -69,7 +83,13 @@ def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
     return _strip(outs, one), _strip(found, single)
 
 
-def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> Any:
+def jvp(
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
+) -> Any:
     """``(func(inputs), J v)``, by differentiating the vector-Jacobian product (double backward).
 
     >>> import kilograd as kg
@@ -80,7 +100,9 @@ def jvp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
         args, _single = _leaves(inputs, create_graph)
         if v is None:
             if len(args) != 1 or args[0].array.size != 1:
-                raise RuntimeError("The vector v can only be None if the input to the user-provided function is a single Tensor with a single element.")
+                raise RuntimeError(
+                    "The vector v can only be None if the input to the user-provided function is a single Tensor with a single element."
+                )
             vs: tuple[Any, ...] = (wrap(np.ones_like(args[0].array)),)
         else:
             vs = (v,) if isinstance(v, Tensor) else tuple(v)
@@ -144,14 +166,24 @@ def hessian(
     def gradients(*args: Tensor) -> Any:
         out = func(*args)
         if not isinstance(out, Tensor) or out.array.size != 1:
-            raise RuntimeError("The function given to hessian should return a single Tensor with one element")
+            raise RuntimeError(
+                "The function given to hessian should return a single Tensor with one element"
+            )
         return _grads((out.reshape(()),), args, (wrap(np.ones((), out.array.dtype)),), strict, True)
 
-    result = jacobian(gradients, (inputs,) if single else inputs, create_graph=create_graph, strict=strict)
+    result = jacobian(
+        gradients, (inputs,) if single else inputs, create_graph=create_graph, strict=strict
+    )
     return result[0][0] if single else result
 
 
-def vhp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> Any:
+def vhp(
+    func: Callable[..., Any],
+    inputs: Any,
+    v: Any = None,
+    create_graph: bool = False,
+    strict: bool = False,
+) -> Any:
     """``(func(inputs), vᵀH)`` for a function with one scalar output.
 
     >>> import kilograd as kg
@@ -162,10 +194,14 @@ def vhp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool
         args, single = _leaves(inputs, create_graph)
         outs, one = _call(func, args)
         if not one or outs[0].array.size != 1:
-            raise RuntimeError("The function given to vhp should return a single Tensor with one element")
+            raise RuntimeError(
+                "The function given to vhp should return a single Tensor with one element"
+            )
         if v is None:
             if not single or args[0].array.size != 1:
-                raise RuntimeError("The vector v can only be None if the input to the user-provided function is a single Tensor with a single element.")
+                raise RuntimeError(
+                    "The vector v can only be None if the input to the user-provided function is a single Tensor with a single element."
+                )
             vs: tuple[Any, ...] = (wrap(np.ones_like(args[0].array)),)
         else:
             vs = (v,) if isinstance(v, Tensor) else tuple(v)

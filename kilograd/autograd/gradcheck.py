@@ -70,7 +70,9 @@ def gradcheck(
     if parameters is not None:
         checked += [p for p in parameters() if p.requires_grad]
     if not checked:
-        raise ValueError("gradcheck expects at least one input tensor to require gradient, but none of the them have requires_grad=True.")
+        raise ValueError(
+            "gradcheck expects at least one input tensor to require gradient, but none of the them have requires_grad=True."
+        )
     for i, t in enumerate(checked):
         if t.array.dtype != np.float64:
             import warnings
@@ -101,7 +103,9 @@ def _check(
         for t in moved:
             u = rng.standard_normal(t.array.shape)
             plus, minus = _moved(func, args, t, u, eps)
-            if any(np.abs(p - m).max(initial=0) > atol * eps for p, m in zip(plus, minus, strict=True)):
+            if any(
+                np.abs(p - m).max(initial=0) > atol * eps for p, m in zip(plus, minus, strict=True)
+            ):
                 raise GradcheckError("Numerical gradient for function expected to be zero")
         return
     for o_index, o in enumerate(outs):
@@ -122,8 +126,12 @@ def _check(
             ]
             again = grad(o, checked, vt, retain_graph=True, allow_unused=True)
             for a, b in zip(analytic, again, strict=True):
-                if b is not None and not np.allclose(a, b.array, atol=nondet_tol, rtol=0, equal_nan=True):
-                    raise GradcheckError("Backward is not reentrant, i.e., running backward with the same input and grad_output multiple times gives different values")
+                if b is not None and not np.allclose(
+                    a, b.array, atol=nondet_tol, rtol=0, equal_nan=True
+                ):
+                    raise GradcheckError(
+                        "Backward is not reentrant, i.e., running backward with the same input and grad_output multiple times gives different values"
+                    )
             for i, (t, a) in enumerate(zip(checked, analytic, strict=True)):
                 for u in [rng.standard_normal(t.array.shape)] if fast else _units(t.array.shape):
                     plus, minus = _moved(func, args, t, u, eps)
@@ -180,7 +188,10 @@ def gradgradcheck(
     outs = [o for o in _outputs(func, args) if o.requires_grad]
     rng = np.random.default_rng(seed)
     if grad_outputs is None:
-        ups = [wrap(rng.standard_normal(o.array.shape).astype(o.array.dtype)).requires_grad_() for o in outs]
+        ups = [
+            wrap(rng.standard_normal(o.array.shape).astype(o.array.dtype)).requires_grad_()
+            for o in outs
+        ]
     else:
         ups = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
     checked = [a for a in args if isinstance(a, Tensor) and a.requires_grad]

@@ -117,7 +117,9 @@ class inference_mode(ModeContext, metaclass=_Bare):
     """Like :class:`no_grad`; tensors made inside may never be used in a recorded operation."""
 
     def __init__(self, mode: bool = True) -> None:
-        super().__init__(**({"grad": False, "inference": True} if mode else {"inference": False, "grad": True}))
+        super().__init__(
+            **({"grad": False, "inference": True} if mode else {"inference": False, "grad": True})
+        )
 
 
 class retain_grads(ModeContext, metaclass=_Bare):

@@ -8,8 +8,8 @@ import sys
 def main() -> None:
     """Entry point: the commands, or what to install for them."""
     try:
-        import click  # noqa: F401
-        import rich  # noqa: F401
+        import click
+        import rich
     except ImportError as e:
         sys.exit(f"the kilograd command needs {e.name}: pip install 'kilograd[cli]'")
     from kilograd.cli.commands import cli

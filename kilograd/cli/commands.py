@@ -14,6 +14,7 @@ from rich.table import Table
 import kilograd as kg
 from kilograd import datasets, nn
 from kilograd.cli.models import MODELS
+from kilograd.functions.sampling import get_rng_state, manual_seed, set_rng_state
 from kilograd.train import checkpoint, loop
 from kilograd.train.curves import draw_curves
 from kilograd.utils.data import DataLoader
@@ -57,15 +58,37 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("dataset", type=click.Choice(list(DATASETS)), default="digits")
-@click.option("--model", type=click.Choice(list(MODELS)), help="Default: cnn for images, mlp for points.")
+@click.option(
+    "--model", type=click.Choice(list(MODELS)), help="Default: cnn for images, mlp for points."
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the training data, in all.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Samples a step.")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate (default: the optimizer's usual).")
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Learning rate (default: the optimizer's usual).",
+)
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Weights, order and dropout follow from it.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results (default: runs/DATASET-MODEL).")
-@click.option("--resume", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Continue from a checkpoint.kg.")
-@click.option("--max-steps", type=click.IntRange(min=1), help="Stop after so many steps (for a quick try).")
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Weights, order and dropout follow from it.",
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the results (default: runs/DATASET-MODEL).",
+)
+@click.option(
+    "--resume",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Continue from a checkpoint.kg.",
+)
+@click.option(
+    "--max-steps", type=click.IntRange(min=1), help="Stop after so many steps (for a quick try)."
+)
 def train(
     dataset: str, model: str | None, epochs: int | None, batch_size: int | None, lr: float | None,
     optimizer: str, seed: int, out: Path | None, resume: Path | None, max_steps: int | None,
@@ -85,7 +108,9 @@ def train(
     if resume is not None:
         try:
             saved = checkpoint.load_checkpoint(resume)
-            missing = {"settings", "model", "optimizer", "rng", "epoch", "step", "history"} - set(saved)
+            missing = {"settings", "model", "optimizer", "rng", "epoch", "step", "history"} - set(
+                saved
+            )
             if missing:
                 raise checkpoint.CheckpointError(f"{resume} lacks {', '.join(sorted(missing))}")
         except (checkpoint.CheckpointError, AttributeError, TypeError) as e:
@@ -109,12 +134,14 @@ def train(
 class Run:
     """One training run: its data, model, optimizer, history and files."""
 
-    def __init__(self, load: Any, settings: dict[str, Any], lr: float | None, out: Path, saved: Any) -> None:
+    def __init__(
+        self, load: Any, settings: dict[str, Any], lr: float | None, out: Path, saved: Any
+    ) -> None:
         self.settings, self.out = settings, out
         self.console = Console(soft_wrap=True)
         self.train_set, self.test_set = load()
         self.classes = list(self.train_set.classes)
-        generator = kg.manual_seed(settings["seed"])
+        generator = manual_seed(settings["seed"])
         shape = tuple(self.train_set[0][0].shape)
         self.model = MODELS[settings["model"]](shape, len(self.classes))
         self.optimizer = OPTIMIZERS[settings["optimizer"]](self.model.parameters(), lr)
@@ -129,7 +156,7 @@ class Run:
             try:
                 self.model.load_state_dict(saved["model"])
                 self.optimizer.load_state_dict(saved["optimizer"])
-                kg.set_rng_state(saved["rng"])
+                set_rng_state(saved["rng"])
             except (KeyError, TypeError) as e:
                 raise ValueError(f"the checkpoint does not fit this run: {e}") from e
             if lr is not None:
@@ -147,7 +174,9 @@ class Run:
             f"{s['batch_size']}, seed {s['seed']}"
         )
         if self.epoch >= epochs:
-            self.console.print(f"The checkpoint is at epoch {self.epoch}; --epochs {epochs} is done.")
+            self.console.print(
+                f"The checkpoint is at epoch {self.epoch}; --epochs {epochs} is done."
+            )
         self.out.mkdir(parents=True, exist_ok=True)
         result = None
         while self.epoch < epochs and (max_steps is None or self.step < max_steps):
@@ -190,7 +219,7 @@ class Run:
         checkpoint.save_checkpoint(self.out / "checkpoint.kg", {
             "settings": self.settings, "epoch": self.epoch, "step": self.step,
             "history": self.history, "model": dict(self.model.state_dict()),
-            "optimizer": self.optimizer.state_dict(), "rng": kg.get_rng_state(),
+            "optimizer": self.optimizer.state_dict(), "rng": get_rng_state(),
         })  # fmt: skip
         return result
 
@@ -199,7 +228,9 @@ class Run:
         from safetensors.numpy import save
 
         weights, picture = self.out / "weights.safetensors", self.out / "curves.png"
-        arrays = {k: v.numpy(force=True).copy(order="C") for k, v in self.model.state_dict().items()}
+        arrays = {
+            k: v.numpy(force=True).copy(order="C") for k, v in self.model.state_dict().items()
+        }
         with checkpoint.atomic_write(weights) as f:
             f.write(save(arrays, {"format": "kilograd", "model": self.settings["model"]}))
         files = [weights, self.out / "checkpoint.kg"]

@@ -25,6 +25,9 @@ _READ_WHILE_WRITING = (
     "min", "mode", "nanmedian", "take", "topk",
 )  # fmt: skip
 
+# ... and those whose out= must have the result's own dtype.
+_EXACT_DTYPE = ("gather", "index_select", "multinomial", "masked_select", "take")
+
 
 def function(
     fn: Callable[..., Any] | None = None,
@@ -53,7 +56,9 @@ def function(
                 for numpy_name, name in _ALIASES.items():
                     if numpy_name in kwargs:
                         if name in kwargs:
-                            raise TypeError(f"{plain.__name__}() got both {numpy_name}= and {name}=")
+                            raise TypeError(
+                                f"{plain.__name__}() got both {numpy_name}= and {name}="
+                            )
                         kwargs[name] = kwargs.pop(numpy_name)
                 if "out" in kwargs:
                     out = kwargs.pop("out")
@@ -102,15 +107,10 @@ def fill(out: Any, result: Any, name: str, args: Sequence[Any]) -> Any:
         return type(result)(*made) if hasattr(result, "_fields") else made
     if not isinstance(out, Tensor):
         raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
-    if name in _READ_WHILE_WRITING:
-        for a in args:
-            for t in a if isinstance(a, (tuple, list)) else (a,):
-                if isinstance(t, Tensor) and np.may_share_memory(t.array, out.array):
-                    raise RuntimeError(
-                        f"{name}(): unsupported operation: some elements of the input tensor and the "
-                        "written-to tensor refer to a single memory location. Please clone() the "
-                        "tensor before performing the operation."
-                    )
+    if name in _EXACT_DTYPE and out.array.dtype != result.array.dtype:
+        raise DtypeError(
+            f"{name}(): Expected out tensor to have dtype {result.dtype}, but got {out.dtype} instead"
+        )
     if out.requires_grad or result.requires_grad:
         raise GradError(
             f"{name}(): functions with out=... arguments don't support automatic differentiation, "
@@ -120,16 +120,18 @@ def fill(out: Any, result: Any, name: str, args: Sequence[Any]) -> Any:
         raise DtypeError(
             f"{name}: result type {result.dtype} can't be cast to the desired output type {out.dtype}"
         )
-    for a in args:
-        mine = a.array if isinstance(a, Tensor) else None
-        if mine is not None and mine is not out.array and np.may_share_memory(mine, out.array):
-            same = mine.__array_interface__["data"] == out.array.__array_interface__["data"]
-            if not (same and mine.strides == out.array.strides and mine.shape == out.array.shape):
-                raise GradError(
-                    f"{name}(): unsupported operation: some elements of the input tensor and the "
-                    "written-to tensor refer to a single memory location. Please clone() the tensor "
-                    "before performing the operation."
-                )
+    same_is_fine = name not in _READ_WHILE_WRITING
+    if repeats(out.array) or any(
+        overlaps(t.array, out.array, same_is_fine)
+        for a in args
+        for t in (a if isinstance(a, (tuple, list)) else (a,))
+        if isinstance(t, Tensor)
+    ):
+        raise GradError(
+            f"{name}(): unsupported operation: some elements of the input tensor and the "
+            "written-to tensor refer to a single memory location. Please clone() the tensor "
+            "before performing the operation."
+        )
     if out.array.shape != result.array.shape:
         if out.array.size:
             import warnings
@@ -146,6 +148,21 @@ def fill(out: Any, result: Any, name: str, args: Sequence[Any]) -> Any:
         return out
     out._write(result.array, name)
     return out
+
+
+def repeats(array: Any) -> bool:
+    """Whether two elements of an array are one place in memory (an expanded tensor)."""
+    return 0 in array.strides and any(
+        step == 0 and n > 1 for step, n in zip(array.strides, array.shape, strict=True)
+    )
+
+
+def overlaps(read: Any, written: Any, same_is_fine: bool) -> bool:
+    """Whether writing one array while reading another would read what was written."""
+    start = read.__array_interface__["data"] == written.__array_interface__["data"]
+    if start and read.strides == written.strides and read.shape == written.shape:
+        return not same_is_fine
+    return bool(np.may_share_memory(read, written))
 
 
 def one_axis(dim: Any, ndim: int) -> int:

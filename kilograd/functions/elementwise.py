@@ -192,7 +192,14 @@ def _publish(fn: Any, names: str, doc: str, method: bool, inplace: bool) -> Any:
 
 
 def unary(
-    names: str, op: Op, says: str, example: str, shows: str, *, method: bool = True, inplace: bool = True
+    names: str,
+    op: Op,
+    says: str,
+    example: str,
+    shows: str,
+    *,
+    method: bool = True,
+    inplace: bool = True,
 ) -> Callable[..., Tensor]:
     """The public function (and methods, under all names) of an op of one tensor."""
     name = names.split()[0]
@@ -246,7 +253,9 @@ def _tensors(name: str, numbers: str, input: Any, other: Any) -> None:
     """TypeError for a number where PyTorch wants a tensor."""
     if not isinstance(input, (Tensor, np.ndarray)):
         if numbers != "either" or not isinstance(other, (Tensor, np.ndarray)):
-            raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
+            raise TypeError(
+                f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}"
+            )
     elif numbers == "" and not isinstance(other, (Tensor, np.ndarray)):
         raise TypeError(f"{name}(): argument 'other' must be Tensor, not {type(other).__name__}")
 
@@ -352,11 +361,12 @@ def _scaled(other: Any, alpha: Any, input: Any, name: str) -> Any:
         raise DtypeError(
             f"{name}: For integral input tensors, argument alpha must not be a floating point number."
         )
-    if isinstance(alpha, bool) and not all(
+    boolean = all(
         k == "b" if k else isinstance(v, bool) for k, v in zip(kinds, (input, other), strict=True)
-    ):
+    )
+    if isinstance(alpha, bool) and not boolean:
         raise DtypeError(f"{name}: Boolean alpha only supported for Boolean results.")
-    return other * alpha
+    return other * (bool(alpha) if boolean else alpha)
 
 
 @function(inplace=True)
@@ -459,7 +469,8 @@ def float_power(input: Any, exponent: Any) -> Tensor:
     """
     _tensors("float_power", "either", input, exponent)
     complicated = any(
-        isinstance(v, builtins.complex) or getattr(v, "dtype", None) in (dtypes.complex64, dtypes.complex128)
+        isinstance(v, builtins.complex)
+        or getattr(v, "dtype", None) in (dtypes.complex64, dtypes.complex128)
         for v in (input, exponent)
     )
     dtype = np.dtype(np.complex128 if complicated else np.float64)
@@ -487,6 +498,8 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     >>> kg.lerp(kg.tensor([0.0, 10.0]), kg.tensor([1.0, 20.0]), 0.5)
     tensor([ 0.5000, 15.0000])
     """
+    if input.dtype.kind not in "fc":
+        raise DtypeError(f"lerp: not implemented for {input.dtype}")
     if input.dtype != end.dtype:
         raise DtypeError(f"lerp: expected dtype {input.dtype} for `end` but got dtype {end.dtype}")
     if isinstance(weight, Tensor) and weight.dtype != input.dtype:
@@ -504,6 +517,8 @@ def addcmul(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Ten
     >>> kg.addcmul(kg.tensor([1.0]), kg.tensor([2.0]), kg.tensor([3.0]), value=0.5)
     tensor([4.])
     """
+    if all(t.dtype.kind in "iub" for t in (input, tensor1, tensor2)):
+        value = int(value)
     return apply(ew.addcmul, (input, tensor1, tensor2), {"value": value})
 
 
@@ -539,7 +554,9 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     if decimals == 0:
         return apply(ew.rint, (input,))
     if not (input.dtype.is_floating_point):
-        raise NotImplementedError(f"round: decimals are for floating-point numbers, not {input.dtype}")
+        raise NotImplementedError(
+            f"round: decimals are for floating-point numbers, not {input.dtype}"
+        )
     return apply(ew.round_to, (input,), {"decimals": decimals})
 
 
@@ -552,7 +569,7 @@ def frac(input: Tensor) -> Tensor:
     tensor([ 0.5000, -0.2500])
     """
     if not input.is_floating_point():
-        raise NotImplementedError(f"\"frac_cpu\" not implemented for {input.dtype}")
+        raise NotImplementedError(f'"frac_cpu" not implemented for {input.dtype}')
     return input - trunc(input)
 
 
@@ -565,7 +582,7 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     tensor([-1.0000,  0.5000,  1.0000])
     """
     if min is None and max is None:
-        raise ValueError("clamp: At least one of 'min' or 'max' must not be None")
+        raise RuntimeError("clamp: At least one of 'min' or 'max' must not be None")
     return apply(ew.clamp, (input, min, max))
 
 
@@ -598,7 +615,10 @@ clip = clamp
 
 @function(inplace=True)
 def nan_to_num(
-    input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+    input: Tensor,
+    nan: float | None = None,
+    posinf: float | None = None,
+    neginf: float | None = None,
 ) -> Tensor:
     """Finite numbers for nan (0) and infinities (the largest and smallest of the dtype).
 
@@ -641,7 +661,9 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
         return tuple(wrap(i) for i in np.nonzero(np.atleast_1d(condition.array)))
     kind = condition.array.dtype
     if kind != np.bool_ and kind != np.uint8:
-        raise DtypeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
+        raise DtypeError(
+            f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}"
+        )
     return apply(ew.where, (condition, input, other))
 
 
@@ -892,12 +914,16 @@ def complex(real: Tensor, imag: Tensor, *, out: Tensor | None = None) -> Tensor:
                 f"{real.dtype} and {imag.dtype}"
             )
     if real.dtype != imag.dtype:
-        raise DtypeError(f"complex: Expected object of scalar type {real.dtype} but got {imag.dtype}")
+        raise DtypeError(
+            f"complex: Expected object of scalar type {real.dtype} but got {imag.dtype}"
+        )
     y: Tensor = apply(ew.complex_of, (real, imag))
     if out is None:
         return y
     if out.dtype != y.dtype:
-        raise DtypeError(f"complex: Expected dtype {y.dtype} but got {out.dtype} for argument 'out'")
+        raise DtypeError(
+            f"complex: Expected dtype {y.dtype} but got {out.dtype} for argument 'out'"
+        )
     return fill(out, y, "complex", (real, imag))
 
 
@@ -1007,7 +1033,9 @@ def view_as_complex(input: Tensor) -> Tensor:
     tensor([1.+2.j])
     """
     if not input.dtype.is_floating_point:
-        raise DtypeError(f"view_as_complex is only supported for floating-point tensors, not {input.dtype}")
+        raise DtypeError(
+            f"view_as_complex is only supported for floating-point tensors, not {input.dtype}"
+        )
     if input.ndim == 0:
         raise RuntimeError("Input tensor must have one or more dimensions")
     if input.shape[-1] != 2 or input.array.strides[-1] != input.itemsize:

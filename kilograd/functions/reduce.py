@@ -4,7 +4,6 @@
 from the end. ``keepdim=True`` leaves reduced dimensions with size 1.
 """
 
-
 from __future__ import annotations
 
 import builtins
@@ -87,12 +86,19 @@ def _some(input: Tensor, axis: Any, name: str) -> None:
         raise ShapeError(text) if axis is None else IndexError(text)
 
 
+def _numbers(input: Tensor, name: str) -> None:
+    if input.array.dtype.kind in "bc":
+        raise DtypeError(f"{name}: not implemented for {input.dtype}")
+
+
 def _line(input: Tensor) -> Tensor:
     """A 0-d tensor as a 1-d one, for functions that work along a dimension."""
     return input if input.array.ndim else input.reshape(1)
 
 
-def _at(input: Tensor, index: Tensor, axis: int, keepdim: bool = True, distinct: bool = True) -> Tensor:
+def _at(
+    input: Tensor, index: Tensor, axis: int, keepdim: bool = True, distinct: bool = True
+) -> Tensor:
     """The elements at an index along an axis."""
     options = {"axis": axis, "keepdims": keepdim, "distinct": distinct}
     return apply(ops.pick, (input, index), options)
@@ -187,6 +193,7 @@ def _spread_options(
     input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any, name: str
 ) -> dict[str, Any]:
     """The options of var and std: ``var(x, unbiased)`` and ``var(x, dim, unbiased)`` are accepted."""
+    ops.floating(input, name)
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
@@ -343,9 +350,9 @@ def norm(
     >>> kg.norm(x, dim=1), kg.norm(x, p=1), kg.norm(x, p=float("inf"))
     (tensor([ 5., 10.]), tensor(21.), tensor(8.))
     """
+    ops.floating(input, "norm")
     axis = _axes(dim, input.array.ndim)
     input = _as(input, dtype)
-    ops.floating(input, "norm")
     if p == "nuc":
         return _nuclear(input, (0, 1) if axis is None else axis, keepdim)
     if isinstance(p, str) and p != "fro":
@@ -386,7 +393,9 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
             [0.3000, 0.4000]])
     """
     if input.ndim < 2:
-        raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions")
+        raise RuntimeError(
+            f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions"
+        )
     if p <= 0:
         raise RuntimeError("renorm: non-positive-norm not supported")
     if maxnorm < 0:
@@ -481,7 +490,9 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     >>> x.max(), x.max(dim=1).values, x.max(dim=1).indices
     (tensor(7.), tensor([5., 7.]), tensor([1, 0]))
     """
-    return _extreme("max", _Max, ops.amax, ops.argmax, ops.max_at, ew.maximum, input, dim, keepdim, other)
+    return _extreme(
+        "max", _Max, ops.amax, ops.argmax, ops.max_at, ew.maximum, input, dim, keepdim, other
+    )
 
 
 @function
@@ -493,13 +504,18 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     >>> x.min(), x.min(dim=1).values, x.min(dim=1).indices
     (tensor(1.), tensor([1., 2.]), tensor([0, 1]))
     """
-    return _extreme("min", _Min, ops.amin, ops.argmin, ops.min_at, ew.minimum, input, dim, keepdim, other)
+    return _extreme(
+        "min", _Min, ops.amin, ops.argmin, ops.min_at, ew.minimum, input, dim, keepdim, other
+    )
 
 
 def _place(op: Op, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    _numbers(input, op.name)
     axis = None if dim is None else one_axis(dim, input.array.ndim)
-    if input.array.dtype.kind in "bc":
-        raise NotImplementedError(f"{op.name}: not implemented for {input.dtype}")
+    if axis is None and not input.array.size:
+        raise IndexError(
+            f"{op.name}(): Expected reduction dim to be specified for input.numel() == 0."
+        )
     _some(input, axis, op.name)
     return apply(op, (input,), {"axis": axis, "keepdims": keepdim})
 
@@ -629,7 +645,9 @@ def cummax(input: Tensor, dim: int) -> Any:
     tensor([1., 3., 3.])
     """
     axis = one_axis(dim, input.array.ndim)
-    return _along(_CumMax, input, _places(ops.arg_cummax, _line(input), axis=axis), axis, distinct=False)
+    return _along(
+        _CumMax, input, _places(ops.arg_cummax, _line(input), axis=axis), axis, distinct=False
+    )
 
 
 @function
@@ -641,16 +659,16 @@ def cummin(input: Tensor, dim: int) -> Any:
     tensor([3., 1., 1.])
     """
     axis = one_axis(dim, input.array.ndim)
-    return _along(_CumMin, input, _places(ops.arg_cummin, _line(input), axis=axis), axis, distinct=False)
+    return _along(
+        _CumMin, input, _places(ops.arg_cummin, _line(input), axis=axis), axis, distinct=False
+    )
 
 
 # --- order --------------------------------------------------------------------------------------------
 
 
 @function
-def sort(
-    input: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None
-) -> Any:
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool | None = None) -> Any:
     """``(values, indices)`` sorted along a dimension; always stable; nan comes after all numbers.
 
     >>> import kilograd as kg
@@ -666,9 +684,7 @@ def sort(
 
 
 @function
-def argsort(
-    input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False
-) -> Tensor:
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The places of the sorted elements along a dimension.
 
     >>> import kilograd as kg
@@ -692,9 +708,7 @@ def msort(input: Tensor) -> Tensor:
 
 
 @function
-def topk(
-    input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True
-) -> Any:
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """``(values, indices)`` of the k largest (or smallest) elements along a dimension, in order.
 
     >>> import kilograd as kg
@@ -702,11 +716,14 @@ def topk(
     tensor([4., 3.])
     """
     axis = one_axis(dim, input.array.ndim)
+    _numbers(input, "topk")
     k = operator.index(k)
     x = _line(input)
     n = x.array.shape[axis]
     if not 0 <= k <= n:
-        raise RuntimeError(f"topk: selected index k={k} out of range for dimension {dim} of size {n}")
+        raise RuntimeError(
+            f"topk: selected index k={k} out of range for dimension {dim} of size {n}"
+        )
     index = _places(ops.arg_topk, x, k=k, axis=axis, largest=largest)
     if not input.array.ndim and k == 0:
         return _TopK(_at(x, index, axis), index)
@@ -730,6 +747,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     tensor(3.)
     """
     axis = one_axis(dim, input.array.ndim)
+    _numbers(input, "kthvalue")
     k = operator.index(k)
     _some(input, axis, "kthvalue")
     x = _line(input)
@@ -742,6 +760,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
 
 
 def _middle(result: Any, input: Tensor, dim: Any, keepdim: bool, ignore_nan: bool) -> Any:
+    _numbers(input, result.__name__)
     if dim is None:
         return apply(ops.median_of_all, (input,), {"ignore_nan": ignore_nan})
     axis = one_axis(dim, input.array.ndim)
@@ -789,7 +808,13 @@ _INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 
 def _quantile(
-    name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolation: str, ignore_nan: bool
+    name: str,
+    input: Tensor,
+    q: Any,
+    dim: int | None,
+    keepdim: bool,
+    interpolation: str,
+    ignore_nan: bool,
 ) -> Tensor:
     if not input.dtype.is_floating_point or input.array.dtype.char == "e":
         raise DtypeError(f"{name}() input tensor must be either float or double dtype")
@@ -843,7 +868,12 @@ def _quantile(
 
 @function
 def quantile(
-    input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+    input: Tensor,
+    q: Any,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    interpolation: str = "linear",
 ) -> Tensor:
     """The q-quantiles (q a number or 1-d tensor in [0, 1]) over all elements or a dimension.
 
@@ -858,7 +888,12 @@ def quantile(
 
 @function
 def nanquantile(
-    input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+    input: Tensor,
+    q: Any,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    interpolation: str = "linear",
 ) -> Tensor:
     """:func:`quantile` of the elements that are not nan.
 
@@ -875,7 +910,9 @@ def nanquantile(
 _NO_SLICES = "{}: There are 0 sized dimensions, and they aren't selected; unique cannot be applied"
 
 
-def _several(y: Tensor, inverse: Any, counts: Any, return_inverse: bool, return_counts: bool) -> Any:
+def _several(
+    y: Tensor, inverse: Any, counts: Any, return_inverse: bool, return_counts: bool
+) -> Any:
     results = [y]
     if return_inverse:
         results.append(wrap(inverse.astype(np.int64)))
@@ -905,7 +942,7 @@ def unique(
     x = input.array
     axis = None if dim is None else one_axis(dim, x.ndim)
     if axis is not None and not x.ndim:
-        x, axis = x.reshape(1), 0
+        raise IndexError(f"unique: Dimension specified as {dim} but tensor has no dimensions")
     if axis is not None and not x.size:
         if builtins.any(n == 0 for i, n in enumerate(x.shape) if i != axis) and x.shape[axis]:
             raise ShapeError(_NO_SLICES.format("unique"))
@@ -932,7 +969,9 @@ def unique_consecutive(
     """
     x = input.array
     flat = dim is None
-    x, axis = (x.reshape(-1), 0) if flat or not x.ndim else (x, one_axis(dim, x.ndim))
+    if not flat and not x.ndim:
+        raise IndexError(f"unique_consecutive: Dimension {dim} of a tensor that has no dimensions")
+    x, axis = (x.reshape(-1), 0) if flat else (x, one_axis(dim, x.ndim))
     rows = np.moveaxis(x, axis, 0)
     if not rows.shape[0] or (not x.size and not flat):
         if not flat and rows.shape[0] and not x.size:
@@ -1000,24 +1039,24 @@ def searchsorted(
             "boundaries tensor and input value tensor must match, but we got boundaries tensor "
             f"{list(sequence.shape)} and input value tensor {list(v.shape)}"
         )
-    if isinstance(input, Tensor) and sequence.dtype != v.dtype:
-        raise DtypeError(
-            "searchsorted(): input value tensor and boundary tensor should have same dtype, but got "
-            f"{values.dtype} and {sorted_sequence.dtype}"
-        )
     if sorter is not None:
         if sorter.array.shape != sequence.shape:
             raise ShapeError("searchsorted(): boundary and sorter must have the same size")
         if sorter.array.dtype != np.int64:
             raise DtypeError("searchsorted(): sorter must be a tensor of long dtype")
-        if sorter.array.size and not 0 <= sorter.array.min() <= sorter.array.max() < sequence.shape[-1]:
+        if (
+            sorter.array.size
+            and not 0 <= sorter.array.min() <= sorter.array.max() < sequence.shape[-1]
+        ):
             raise RuntimeError("searchsorted(): sorter index out of range")
         sequence = np.take_along_axis(sequence, sorter.array, -1)
     where: Any = "right" if right or side == "right" else "left"
     if sequence.ndim == 1 or not v.size:
         y = np.searchsorted(sequence.reshape(-1), v, where)
     else:
-        rows = zip(sequence.reshape(-1, sequence.shape[-1]), v.reshape(-1, v.shape[-1]), strict=True)
+        rows = zip(
+            sequence.reshape(-1, sequence.shape[-1]), v.reshape(-1, v.shape[-1]), strict=True
+        )
         y = np.array([np.searchsorted(s, r, where) for s, r in rows]).reshape(v.shape)
     return wrap(np.asarray(y).astype(np.int32 if out_int32 else np.int64))
 
@@ -1036,7 +1075,9 @@ def bucketize(
         raise ShapeError(
             f"bucketize(): boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})"
         )
-    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
+    values = tensor_like(input)
+    y = np.searchsorted(boundaries.array, values.array, "right" if right else "left")
+    return wrap(np.asarray(y).astype(np.int32 if out_int32 else np.int64))
 
 
 # --- histograms ---------------------------------------------------------------------------------------
@@ -1135,9 +1176,13 @@ def histogram(
     if isinstance(bins, Tensor):
         edges = bins.array
         if edges.ndim != 1 or not edges.size:
-            raise ShapeError(f"histogram(): bins tensor should have one dimension, got {edges.ndim}")
+            raise ShapeError(
+                f"histogram(): bins tensor should have one dimension, got {edges.ndim}"
+            )
         if edges.dtype != x.dtype:
-            raise DtypeError("histogram(): input tensor and bins tensors should have the same dtype")
+            raise DtypeError(
+                "histogram(): input tensor and bins tensors should have the same dtype"
+            )
     else:
         if bins <= 0:
             raise RuntimeError(f"histogram(): bins must be > 0, but got {bins}")
@@ -1169,7 +1214,11 @@ def _part(input: Tensor, axis: int, start: int | None, stop: int | None) -> Tens
 
 @function
 def diff(
-    input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
+    input: Tensor,
+    n: int = 1,
+    dim: int = -1,
+    prepend: Tensor | None = None,
+    append: Tensor | None = None,
 ) -> Tensor:
     """The n-th differences of neighbours along a dimension.
 
@@ -1197,11 +1246,11 @@ def diff(
     return y
 
 
-def _strips(y: Tensor, x: Tensor | None, dx: Any, axis: int) -> Tensor:
-    """Twice the areas of the trapezoids between neighbours."""
-    areas = _part(y, axis, 1, None) + _part(y, axis, None, -1)
+def _strips(y: Tensor, x: Tensor | None, axis: int) -> Tensor:
+    """Twice the areas of the trapezoids between neighbours; without x, for a width of 1."""
+    heights = _part(y, axis, 1, None) + _part(y, axis, None, -1)
     if x is None:
-        return areas * dx
+        return heights
     if x.ndim == 1:
         if x.shape[0] != y.shape[axis]:
             raise ShapeError(
@@ -1211,7 +1260,7 @@ def _strips(y: Tensor, x: Tensor | None, dx: Any, axis: int) -> Tensor:
         width = diff(x).reshape((-1,) + (1,) * (y.ndim - axis - 1))
     else:
         width = diff(x, dim=axis - y.ndim)
-    return areas * width
+    return heights * width
 
 
 def _check_strips(y: Tensor, dx: Any, dim: int, name: str) -> int:
@@ -1235,7 +1284,8 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float = 1, dim: int = -
     if y.shape[axis] == 0:
         shape = y.shape[:axis] + y.shape[axis + 1 :]
         return wrap(np.zeros(shape, y.array.dtype))
-    return sum(_strips(y, x, dx, axis), axis) / 2
+    total = sum(_strips(y, x, axis), axis)
+    return total / 2 if x is not None else total * (dx / 2)
 
 
 trapz = trapezoid
@@ -1252,7 +1302,8 @@ def cumulative_trapezoid(
     tensor([1.5000, 4.0000])
     """
     axis = _check_strips(y, dx, dim, "cumulative_trapezoid")
-    return cumsum(_strips(y, x, dx, axis), axis) / 2
+    strips = _strips(y, x, axis)
+    return cumsum(strips, axis) / 2 if x is not None else cumsum(strips * (dx / 2), axis)
 
 
 @function(method=False)
@@ -1281,8 +1332,10 @@ def gradient(
         )
     if edge_order not in (1, 2):
         raise RuntimeError("gradient only supports edge_order=1 and edge_order=2.")
-    if not (input.dtype.is_floating_point or input.dtype.is_complex):
-        input = input * 1.0 if input.dtype != dtypes.uint8 else input
+    if input.dtype == dtypes.uint8:
+        raise DtypeError("gradient does not support uint8 input.")
+    if input.dtype.kind not in "fc":
+        input = input * 1.0
     return tuple(_slope(input, s, a, edge_order) for s, a in zip(steps, axes, strict=True))
 
 
@@ -1303,7 +1356,9 @@ def _slope(f: Tensor, step: Any, axis: int, edge_order: int) -> Tensor:
             )
         h: Any = diff(step)
     else:
-        dtype = f.array.real.dtype if f.array.dtype.kind in "fc" else dtypes.get_default_dtype().dtype
+        dtype = (
+            f.array.real.dtype if f.array.dtype.kind in "fc" else dtypes.get_default_dtype().dtype
+        )
         h = wrap(np.full(n - 1, step.item() if isinstance(step, Tensor) else step, dtype))
 
     def part(start: int | None, stop: int | None) -> Tensor:
@@ -1332,7 +1387,9 @@ def _slope(f: Tensor, step: Any, axis: int, edge_order: int) -> Tensor:
             + part(n - 1, None) * ((a + b * 2) / (b * (a + b)))
         )
     parts.append(first)
-    if n > 2:
+    if n > 2 and not (isinstance(step, Tensor) and step.ndim):
+        parts.append((part(2, None) - part(0, n - 2)) / (left + right))
+    elif n > 2:
         total = left + right
         parts.append(
             part(0, n - 2) * (-right / (left * total))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.kernels.blocks import in_blocks
-from kilograd.kernels.rows import row_maxima, row_sums
+from kilograd.kernels.rows import row_maxima, row_products, row_sums
 
 Array = np.ndarray
 
@@ -94,11 +94,11 @@ def attention(
 
 
 def attention_gradient(
-    g: Array, q: Array, k: Array, v: Array, keep: Array | None, y: Array, p: Array, scale: float
+    g: Array, q: Array, k: Array, v: Array, keep: Array | None, p: Array, scale: float
 ) -> tuple[Array, Array, Array, Array]:
     """dq, dk, dv and dmask, each with the whole batch shape (the caller sums what was broadcast)."""
     batch = p.shape[:-2]
-    g, q, k, v, keep, y, p = (_flat(a, batch) for a in (g, q, k, v, keep, y, p))
+    g, q, k, v, keep, p = (_flat(a, batch) for a in (g, q, k, v, keep, p))
     n = len(p)
     dq, dk, dv, ds = (
         np.empty((n, *size), g.dtype)
@@ -112,7 +112,8 @@ def attention_gradient(
         d = np.matmul(gi, vi.swapaxes(-1, -2), out=ds[i:j])
         if keep is not None:
             d *= _part(keep, i, j)
-        d -= np.einsum("nld,nld->nl", gi, _part(y, i, j))[..., None]
+        rows = (d.shape[0] * d.shape[1], d.shape[2])
+        d -= row_products(d.reshape(rows), pi.reshape(rows)).reshape((*d.shape[:-1], 1))
         d *= pi
         out = np.matmul(d, ki, out=dq[i:j])
         out *= scale

@@ -70,9 +70,11 @@ _ERFCX = [
     -2.056064926164413e-08, -1.2346866046373305e-08, 3.169588185990688e-09, 9.311744982840203e-10,
     -2.6595996805919714e-10,
 ]  # fmt: skip
-# erf(x) / x as a quotient of polynomials of x²/16 for |x| < 4, fitted likewise; 3 ulp in float32
-_ERF32 = [1.12837911, 3.09674454, 13.594099, 15.9064493, 18.6494427, 2.08328724]  # fmt: skip
-_ERF32_UNDER = [1, 8.07773972, 29.5297585, 62.2894363, 77.6987152, 39.237957]  # fmt: skip
+# artanh(erf(x)) / x as a polynomial of x², fitted so that erf has 2 ulp in float32
+_ERF32 = [
+    1.12837923, 0.102769859, -0.000195284374, -0.000614841876,
+    8.45981995e-05, -4.7949593e-06, 2.76125505e-08, 5.42020784e-09,
+]  # fmt: skip
 
 
 def _erfcx_right(x: Array) -> Array:
@@ -113,24 +115,20 @@ def _erf64(x: Array) -> Array:
 def _erf32(x: Array) -> Array:
     y = np.empty_like(x, order="C")
     flat, out = x.reshape(-1), y.reshape(-1)
-    square = np.empty(min(_BLOCK, x.size), np.float32)
-    term = np.empty_like(square)
-    for i in range(0, x.size, _BLOCK):
-        a = out[i : i + _BLOCK]
-        s, p = square[: a.size], term[: a.size]
-        np.maximum(flat[i : i + _BLOCK], -4, out=a)
-        np.minimum(a, 4, out=a)
-        np.multiply(a, 0.25, out=s)
-        np.multiply(s, s, out=s)
-        for coefficients, combine in ((_ERF32_UNDER, np.divide), (_ERF32, np.multiply)):
-            np.multiply(s, coefficients[-1], out=p)
-            for c in coefficients[-2:0:-1]:
+    block = min(4 * _BLOCK, x.size)
+    squares = np.empty(block, np.float32)
+    with np.errstate(over="ignore"):
+        for i in range(0, x.size, block or 1):
+            a, p = flat[i : i + block], out[i : i + block]
+            s = squares[: a.size]
+            np.multiply(a, a, out=s)
+            np.multiply(s, _ERF32[-1], out=p)
+            for c in _ERF32[-2:0:-1]:
                 np.add(p, c, out=p)
                 np.multiply(p, s, out=p)
-            np.add(p, coefficients[0], out=p)
-            combine(a, p, out=a)
-        np.maximum(a, -1, out=a)
-        np.minimum(a, 1, out=a)
+            np.add(p, _ERF32[0], out=p)
+            np.multiply(p, a, out=p)
+            np.tanh(p, out=p)
     return y
 
 
@@ -382,7 +380,7 @@ def _polygamma(n: int, x: Array) -> Array:
 
     _choose(y, x > 0, right, x)
     _choose(y, x <= 0, left, x)
-    y[(x <= 0) & (x == np.floor(x))] = sign * math.inf
+    y[(x <= 0) & (x == np.floor(x)) & (x > -math.inf)] = sign * math.inf
     return y
 
 

@@ -36,5 +36,5 @@ def attention(q, k, v, mask, keep, *, scale, is_causal=False):
 
 
 @attention.vjp("q", "k", "v", "mask")
-def _(g, q, k, v, keep, y, p, scale):
-    return kernels.attention_gradient(g, q, k, v, keep, y, p, scale)
+def _(g, q, k, v, keep, p, scale):
+    return kernels.attention_gradient(g, q, k, v, keep, p, scale)

@@ -163,6 +163,12 @@ def _share(g: Any, a: Any, b: Any) -> Any:
     return where(a > b, g, where(a == b, g * 0.5, 0.0))
 
 
+def _radius(a: Any, b: Any) -> Any:
+    """a² + b², and 1 at the origin."""
+    r = a * a + b * b
+    return where(r == 0, 1.0, r)
+
+
 def _wins(a: Any, b: Any) -> Any:
     return (a >= b) | np.isnan(b)
 
@@ -181,12 +187,14 @@ minimum       = ufunc(np.minimum,       lambda g, a, b: _share(g, b, a), lambda 
 fmax          = ufunc(np.fmax,          lambda g, a, b: g * _wins(a, b),  lambda g, a, b: g * ~_wins(a, b))
 fmin          = ufunc(np.fmin,          lambda g, a, b: g * _wins(-a, -b), lambda g, a, b: g * ~_wins(-a, -b))
 hypot         = ufunc(np.hypot,         lambda g, a, y: g * (a / y), lambda g, b, y: g * (b / y), floats=True, integers=False)
-atan2         = ufunc(np.arctan2,       lambda g, a, b: g * (b / (a * a + b * b)), lambda g, a, b: g * (-a / (a * a + b * b)), name="atan2", floats=True)
+atan2         = ufunc(np.arctan2,       lambda g, a, b: g * b / _radius(a, b), lambda g, a, b: -g * a / _radius(a, b), name="atan2", floats=True)
 logaddexp     = ufunc(np.logaddexp,     lambda g, a, b: g * sigmoid(a - b), lambda g, a, b: g * sigmoid(b - a), floats=True, integers=False)
 logaddexp2    = ufunc(np.logaddexp2,    lambda g, a, b: g / (np.exp2(b - a) + 1), lambda g, a, b: g / (np.exp2(a - b) + 1), floats=True, integers=False)
 copysign      = ufunc(np.copysign,      lambda g, a, y: g * (np.sign(a) * np.sign(y)), zero, floats=True)
 # fmt: on
-BY_UFUNC.update({np.subtract: subtract, np.negative: negative, np.square: square, np.absolute: absolute})
+BY_UFUNC.update(
+    {np.subtract: subtract, np.negative: negative, np.square: square, np.absolute: absolute}
+)
 
 
 def _power(a: Any, b: Any) -> Any:
@@ -404,7 +412,8 @@ _EXP_LIMIT = {2: 11.0, 4: 88.0, 8: 709.0}  # by itemsize: exp of more overflows
 def _sigmoid(x: Any) -> Any:
     if x.dtype.kind == "c":
         return 1 / (1 + np.exp(-x))
-    e = np.asarray(np.minimum(-x, _EXP_LIMIT[x.dtype.itemsize]))
+    e = np.asarray(np.negative(x))
+    np.minimum(e, _EXP_LIMIT[x.dtype.itemsize], out=e)
     np.exp(e, out=e)
     e += 1
     return np.reciprocal(e, out=e)

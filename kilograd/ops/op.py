@@ -51,7 +51,9 @@ class Plan(NamedTuple):
     keep: Callable[[tuple[Any, ...]], tuple[Any, ...]]  # from (inputs, y, residuals, options)
     shapes: tuple[int, ...]  # inputs of which only the shape is kept (appended to what is kept)
     origin: tuple[int, ...]  # kept value k is input origin[k]; -1: y; -2: residual or option
-    rules: tuple[tuple[Any, Rule, Callable[..., tuple[Any, ...]]], ...]  # (input index/es, rule, pick)
+    rules: tuple[
+        tuple[Any, Rule, Callable[..., tuple[Any, ...]]], ...
+    ]  # (input index/es, rule, pick)
 
 
 class Op:

@@ -395,12 +395,14 @@ def argsort(x, *, axis, descending=False):
     if descending:
         back = argsort.forward(np.flip(x, axis), axis=axis)
         return x.shape[axis] - 1 - np.flip(back, axis)
-    if x.dtype.kind == "f" and x.shape[axis] > 16:  # an unstable sort is faster, and will often do
-        order = x.argsort(axis)
-        y = np.moveaxis(np.take_along_axis(x, order, axis), axis, -1)
-        if (y[..., 1:] > y[..., :-1]).all():  # nothing equal, no nan
-            return order
-    return x.argsort(axis, kind="stable")
+    if x.dtype.kind != "f" or x.shape[axis] <= 16:
+        return x.argsort(axis, kind="stable")
+    x = np.moveaxis(x, axis, -1)  # an unstable sort is five times faster, and mostly right
+    order = x.argsort(-1)
+    y = np.take_along_axis(x, order, -1)
+    again = ~(y[..., 1:] > y[..., :-1]).all(-1)  # something equal, or nan
+    order[again] = x[again].argsort(-1, kind="stable")
+    return np.moveaxis(order, -1, axis)
 
 
 @no_grad_op

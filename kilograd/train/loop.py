@@ -93,9 +93,7 @@ def evaluate(
                 scores = model(x)
                 total += loss_fn(scores, y).item() * len(y)
                 seen += len(y)
-                np.add.at(
-                    confusion, (y.array.reshape(-1).astype(np.int64), predictions(scores)), 1
-                )
+                np.add.at(confusion, (y.array.reshape(-1).astype(np.int64), predictions(scores)), 1)
     finally:
         model.train(was_training)
     return Result(total / max(seen, 1), float(np.trace(confusion)) / max(seen, 1), confusion)
@@ -105,7 +103,9 @@ def first_bad_tensor(model: Any, x: Any, scores: Tensor) -> str:
     """Which tensor is the first that is not finite: input, parameter, or a layer's output."""
 
     def bad(t: Any) -> bool:
-        return isinstance(t, Tensor) and t.array.dtype.kind == "f" and not np.isfinite(t.array).all()
+        return (
+            isinstance(t, Tensor) and t.array.dtype.kind == "f" and not np.isfinite(t.array).all()
+        )
 
     if bad(x):
         return f"the input batch of shape {tuple(x.shape)} is not finite"
@@ -135,4 +135,8 @@ def first_bad_tensor(model: Any, x: Any, scores: Tensor) -> str:
             h.remove()
     if found:
         return found[0]
-    return "the model's output is not finite" if bad(scores) else "the loss itself (its scores are finite)"
+    return (
+        "the model's output is not finite"
+        if bad(scores)
+        else "the loss itself (its scores are finite)"
+    )

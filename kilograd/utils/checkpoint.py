@@ -77,7 +77,9 @@ def checkpoint_sequential(
     functions: Any, segments: int, input: Any, use_reentrant: bool | None = None, **kwargs: Any
 ) -> Any:
     """Run a Sequential (or list of functions) in ``segments`` checkpointed pieces."""
-    layers: Sequence[Any] = list(functions.children()) if hasattr(functions, "children") else functions
+    layers: Sequence[Any] = (
+        list(functions.children()) if hasattr(functions, "children") else functions
+    )
     size = max(len(layers) // segments, 1)
 
     def run(start: int, stop: int) -> Callable[[Any], Any]:

@@ -28,15 +28,19 @@ SPECIAL: dict[str, Any] = {
     "__rxor__": lambda x, y: y ^ x, "__rmatmul__": lambda x, y: y @ x,
     "where": lambda x, condition, other: kg.where(condition, x, other),
     "nn.functional.embedding": lambda w, i, **k: kg.nn.functional.embedding(i, w, **k),
+    "nn.functional.embedding_bag": lambda w, i, **k: kg.nn.functional.embedding_bag(i, w, **k),
     "zero_": lambda x: x.clone().zero_(), "resize_": None, "resize_as_": None,
     "T": lambda x: x.T, "mT": lambda x: x.mT, "H": lambda x: x.H, "mH": lambda x: x.mH,
     "einsum": lambda xs, equation: kg.einsum(equation, xs),
 }  # fmt: skip
 # ... and where a variant of a name is more than the function.
 VARIANTS: dict[tuple[str, str], Any] = {
+    ("normal", "number_mean"): lambda std, mean, *a, **k: kg.normal(mean, std, *a, **k),
     ("normal", "in_place"): lambda x, *a, **k: x.clone().normal_(*a, **k),
     ("linalg.pinv", "singular"): lambda a, b: kg.linalg.pinv(a @ b.mT),
-    ("linalg.lstsq", "grad_oriented"): lambda a, b, driver: kg.linalg.lstsq(a, b, driver=driver)[:2],
+    ("linalg.lstsq", "grad_oriented"): lambda a, b, driver: kg.linalg.lstsq(a, b, driver=driver)[
+        :2
+    ],
 }
 # Factors that are unique up to signs: what PyTorch makes of them for its own gradient checks is compared.
 UP_TO_SIGNS = {"linalg.svd", "svd", "linalg.eigh", "linalg.eig"}
@@ -52,7 +56,7 @@ def resolve(name: str) -> Any:
         if SPECIAL[name] is None:
             raise KeyError(name)
         return SPECIAL[name]
-    if name.startswith("_refs") or name.startswith("ops."):
+    if name.startswith(("_refs", "ops.")):
         raise KeyError(name)
     obj: Any = kg
     try:
@@ -95,7 +99,8 @@ def convert(x: Any, requires_grad: bool = False, memory: Memory | None = None) -
             raise Unconvertible(str(x.dtype)) from e
         key = base.untyped_storage().data_ptr()
         if key not in memory:
-            memory[key] = np.frombuffer(bytes(base.untyped_storage()), np.uint8).copy()
+            whole = torch.empty(0, dtype=torch.uint8).set_(base.untyped_storage())
+            memory[key] = whole.numpy().copy()
         flat = memory[key].view(array.dtype) if array.size else np.empty(0, array.dtype)
         shared = np.lib.stride_tricks.as_strided(
             flat[base.storage_offset() :] if array.size else flat, array.shape, array.strides
@@ -184,7 +189,10 @@ def same_order(name: str, ours: Any, theirs: Any, args: Any) -> None:
     if name == "argsort":
         assert ours.dtype == kg.int64 and tuple(ours.shape) == tuple(theirs.shape)
         for axis in range(max(x.ndim, 1)):
-            a, b = (np.take_along_axis(np.atleast_1d(x), np.atleast_1d(array(i)), axis) for i in (ours, theirs))
+            a, b = (
+                np.take_along_axis(np.atleast_1d(x), np.atleast_1d(array(i)), axis)
+                for i in (ours, theirs)
+            )
             if np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
                 return
         raise AssertionError("argsort gives another order")
@@ -194,8 +202,13 @@ def same_order(name: str, ours: Any, theirs: Any, args: Any) -> None:
         values, index = array(ours[0]), array(ours[1])
         assert any(
             index.max() < x.shape[axis]
-            and all(n == m or a == axis for a, (n, m) in enumerate(zip(x.shape, index.shape, strict=True)))
-            and np.array_equal(np.take_along_axis(x, index, axis), values, equal_nan=x.dtype.kind == "f")
+            and all(
+                n == m or a == axis
+                for a, (n, m) in enumerate(zip(x.shape, index.shape, strict=True))
+            )
+            and np.array_equal(
+                np.take_along_axis(x, index, axis), values, equal_nan=x.dtype.kind == "f"
+            )
             for axis in range(x.ndim)
         ), "indices do not point at the values"
 
@@ -249,9 +262,7 @@ def check_sample(
         allow_unused=True, create_graph=True,
     )  # fmt: skip
     same_grads(k_g, t_g, k_in, "gradient (create_graph)", loose)
-    pairs = [
-        (a, b) for a, b in zip(t_g, k_g, strict=True) if a is not None and a.requires_grad
-    ]
+    pairs = [(a, b) for a, b in zip(t_g, k_g, strict=True) if a is not None and a.requires_grad]
     if not pairs:
         return
     ups = [rng.standard_normal(tuple(a.shape)).astype(array(a).dtype) for a, _ in pairs]
@@ -264,7 +275,9 @@ def check_sample(
         if "not implemented" in str(e):  # PyTorch's own fused kernels, sometimes
             return
         raise
-    live = [(b, u) for (_, b), u in zip(pairs, ups, strict=True) if b is not None and b.requires_grad]
+    live = [
+        (b, u) for (_, b), u in zip(pairs, ups, strict=True) if b is not None and b.requires_grad
+    ]
     k_gg: Any = (None,) * len(k_in)
     if live:
         k_gg = kg.autograd.grad(
@@ -314,7 +327,14 @@ def run(name: str, *, values: bool = True, max_failures: int = 6) -> tuple[int, 
         fn = VARIANTS.get((name, op.variant_test_name)) or plain
         # second gradients of a norm at zero are PyTorch's nan, and no test of its own has them
         orders = 1 if op.variant_test_name == "subgradients_at_zero" else 2
-        for dt in (torch.float64, torch.float32, torch.int64, torch.bool, torch.uint8, torch.float16):
+        for dt in (
+            torch.float64,
+            torch.float32,
+            torch.int64,
+            torch.bool,
+            torch.uint8,
+            torch.float16,
+        ):
             if dt not in op.dtypes:
                 continue
             grads = dt is torch.float64 and op.supports_autograd

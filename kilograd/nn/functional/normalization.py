@@ -246,3 +246,15 @@ def local_response_norm(
             pad(square.reshape(shape), (0, 0, 0, 0, before, after)), (size, 1, 1), stride=1
         )
     return input / (mean.reshape(x.shape) * alpha + k) ** beta
+
+
+def native_layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`layer_norm` with the mean and 1/√(variance + eps): PyTorch's ``torch.native_layer_norm``."""
+    y = layer_norm(input, normalized_shape, weight, bias, eps)
+    ndim = _normalized_shape("native_layer_norm", input, normalized_shape)
+    dims = tuple(range(-ndim, 0))
+    mean = input.detach().mean(dims, keepdim=True)
+    d = input.detach() - mean
+    return y, mean, ew.rsqrt((d * d).mean(dims, keepdim=True) + eps)

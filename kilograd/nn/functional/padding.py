@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kilograd.errors import ShapeError
 from kilograd.functions.calling import function
@@ -62,7 +63,15 @@ def pad(
     >>> kg.nn.functional.pad(x, (1, 2)), kg.nn.functional.pad(x, (2, 0), mode="reflect")
     (tensor([[0., 1., 2., 3., 0., 0.]]), tensor([[3., 2., 1., 2., 3.]]))
     """
-    pads = [int(p) for p in pad]
+    return _padded(input, [int(p) for p in pad], mode, value)
+
+
+def constant_pad_nd(input: Tensor, pad: Sequence[int], value: Any = 0) -> Tensor:
+    """``pad(input, pad, "constant", value)``: PyTorch's ``torch.constant_pad_nd``."""
+    return _padded(input, [int(p) for p in pad], "constant", value)
+
+
+def _padded(input: Tensor, pads: list[int], mode: str, value: Any) -> Tensor:
     ndim, shape = input.array.ndim, input.array.shape
     if len(pads) % 2:
         raise RuntimeError(f"Padding length must be divisible by 2, got {pads}")

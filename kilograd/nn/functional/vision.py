@@ -17,6 +17,7 @@ from kilograd.nn.functional.pooling import (
     adaptive_avg_pool3d,
 )
 from kilograd.nn.functional.sizes import in_float32
+from kilograd.ops import elementwise as ew
 from kilograd.ops import resize as resize_ops
 from kilograd.ops.elementwise import where
 from kilograd.ops.index import gather
@@ -269,7 +270,9 @@ def grid_sample(
         c = c * ((m - 1) / 2) if align_corners else (c * m - 1) * 0.5
         at.append(c if mode == "bicubic" else _placed(c, m, padding_mode, align_corners))
     if mode == "nearest":
-        weighted: list[list[tuple[Any, Any]]] = [[(np.rint(c.array), None)] for c in at]
+        weighted: list[list[tuple[Any, Any]]] = [
+            [(np.rint(c.array), _one(c) if c.requires_grad else None)] for c in at
+        ]
     elif mode == "bilinear":
         weighted = []
         for c in at:
@@ -304,6 +307,11 @@ def grid_sample(
             part = part * reshape(weight, shape=(len(x), 1, -1))
         total = part if total is None else total + part
     return reshape(total, shape=(*x.shape[:2], *p.shape[1:-1]))
+
+
+def _one(c: Tensor) -> Tensor:
+    """Ones, with the derivative of a step (zero) by c."""
+    return ew.floor(where(np.isfinite(c.array), c, 0.0)) * 0 + 1
 
 
 def _cubic(

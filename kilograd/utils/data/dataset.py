@@ -45,7 +45,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """Samples are the rows of tensors of equal length.
 
     Raises:
-        ValueError: the first dimensions differ.
+        AssertionError: the first dimensions differ.
 
     >>> import kilograd as kg
     >>> ds = TensorDataset(kg.arange(6).reshape(3, 2), kg.tensor([0, 1, 0]))
@@ -56,7 +56,7 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     def __init__(self, *tensors: Tensor) -> None:
         sizes = {t.array.shape[0] for t in tensors}
         if len(sizes) > 1:
-            raise ValueError(f"Size mismatch between tensors: first dimensions {sorted(sizes)}")
+            raise AssertionError(f"Size mismatch between tensors: first dimensions {sorted(sizes)}")
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
@@ -111,7 +111,9 @@ class ConcatDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         n = len(self)
         if not -n <= index < n:
-            raise ValueError(f"absolute value of index {index} should not exceed dataset length {n}")
+            raise ValueError(
+                f"absolute value of index {index} should not exceed dataset length {n}"
+            )
         index = index % n
         k = bisect.bisect_right(self.cumulative_sizes, index)
         return self.datasets[k][index - (self.cumulative_sizes[k - 1] if k else 0)]
