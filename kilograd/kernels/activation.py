@@ -7,10 +7,12 @@ log1p and tanh cost about two.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from kilograd.kernels.blocks import blockwise, in_blocks
+from kilograd.kernels.rows import row_maxima, row_products, row_sums
 from kilograd.kernels.special import erf
 
 Array = np.ndarray
@@ -186,42 +188,63 @@ def elu_gradient(g: Array, x: Array, alpha: float, scale: float, input_scale: fl
 # --- softmax ------------------------------------------------------------------------------------
 
 
-def _rows(x: Array, axis: int) -> Array | None:
-    """x as rows (n, width) along its last axis, if that is the axis and it is worth it."""
-    if x.size <= 1 << 16 or axis % x.ndim != x.ndim - 1 or not x.flags.c_contiguous:
-        return None
-    return x.reshape(-1, x.shape[-1])
-
-
-def _softmax(x: Array, axis: int, y: Array | None = None) -> Array:
-    y = np.subtract(x, np.maximum.reduce(x, axis=axis, keepdims=True), out=y)
-    y = over(np.exp, y)
-    y /= np.add.reduce(y, axis=axis, keepdims=True)
+def _by_rows(fn: Callable[..., None], x: Array, y: Array, *more: Array) -> Array:
+    """fn(rows of x, of y, ...) on blocks of rows of contiguous arrays; y."""
+    width = x.shape[-1]
+    n = x.size // width
+    rows = [a.reshape(n, width) for a in (x, y, *more)]
+    in_blocks(lambda i, j: fn(*[a[i:j] for a in rows]), n, width, row=width)
     return y
 
 
-def _log_softmax(x: Array, axis: int, y: Array | None = None) -> Array:
-    y = np.subtract(x, np.maximum.reduce(x, axis=axis, keepdims=True), out=y)
-    y -= np.log(np.add.reduce(np.exp(y), axis=axis, keepdims=True))
-    return y
+def _last(x: Array, axis: int) -> bool:
+    """Whether an axis is the last one of an array in its natural order, and not of size 0."""
+    return x.size > 0 and axis % x.ndim == x.ndim - 1 and x.flags.c_contiguous
 
 
-def _by_rows(fn, x: Array, axis: int) -> Array:
-    if not x.size:
-        return x.copy()
-    rows = _rows(x, axis)
-    if rows is None:
-        return fn(x, axis)
-    y = np.empty_like(rows)
-    in_blocks(lambda i, j: fn(rows[i:j], 1, y[i:j]), len(rows), rows.shape[1])
-    return y.reshape(x.shape)
+def _softmax_rows(x: Array, y: Array) -> None:
+    np.subtract(x, row_maxima(x), out=y)
+    np.exp(y, out=y)
+    y /= row_sums(y)[:, None]
 
 
 def softmax(x: Array, axis: int) -> Array:
     """exp(x) divided by its sum along an axis."""
-    return _by_rows(_softmax, x, axis)
+    if _last(x, axis):
+        return _by_rows(_softmax_rows, x, np.empty_like(x))
+    if not x.size:
+        return x.copy()
+    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+    np.exp(y, out=y)
+    y /= np.add.reduce(y, axis=axis, keepdims=True)
+    return y
+
+
+def _softmax_gradient_rows(g: Array, d: Array, y: Array) -> None:
+    np.subtract(g, row_products(g, y)[:, None], out=d)
+    d *= y
+
+
+def softmax_gradient(g: Array, y: Array, axis: int) -> Array:
+    """y (g - Σ g y)."""
+    if _last(y, axis) and g.flags.c_contiguous:
+        return _by_rows(_softmax_gradient_rows, g, np.empty_like(y), y)
+    d = g * y
+    d -= y * np.add.reduce(d, axis=axis, keepdims=True)
+    return d
+
+
+def _log_softmax_rows(x: Array, y: Array) -> None:
+    np.subtract(x, row_maxima(x), out=y)
+    y -= np.log(row_sums(np.exp(y)))[:, None]
 
 
 def log_softmax(x: Array, axis: int) -> Array:
     """x less the logarithm of the sum of its exp along an axis."""
-    return _by_rows(_log_softmax, x, axis)
+    if _last(x, axis):
+        return _by_rows(_log_softmax_rows, x, np.empty_like(x))
+    if not x.size:
+        return x.copy()
+    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
+    y -= np.log(np.add.reduce(np.exp(y), axis=axis, keepdims=True))
+    return y

@@ -89,7 +89,7 @@ def attention(
         weights = scores if keep is None else scores * _part(keep, i, j)
         np.matmul(weights, _part(v, i, j), out=y[i:j])
 
-    in_blocks(block, n, L * S)
+    in_blocks(block, n, L * S, row=S)
     return y.reshape((*batch, *y.shape[1:])), p.reshape((*batch, L, S))
 
 
@@ -120,5 +120,5 @@ def attention_gradient(
         out = np.matmul(d.swapaxes(-1, -2), qi, out=dk[i:j])
         out *= scale
 
-    in_blocks(block, n, p.shape[1] * p.shape[2])
+    in_blocks(block, n, p.shape[1] * p.shape[2], row=p.shape[2])
     return tuple(a.reshape((*batch, *a.shape[1:])) for a in (dq, dk, dv, ds))  # type: ignore[return-value]

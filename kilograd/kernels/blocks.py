@@ -15,25 +15,42 @@ import numpy as np
 from kilograd.kernels.threads import sliced
 
 BLOCK = 1 << 16  # elements
+LONG = range(128, 8192)  # rows that a ufunc had better not copy to its buffer; see in_blocks
 
 
-def in_blocks(f: Callable[[int, int], Any], n: int, width: int = 1) -> list[Any]:
+def in_blocks(f: Callable[[int, int], Any], n: int, width: int = 1, row: int = 0) -> list[Any]:
     """``f(start, stop)`` over range(n), about BLOCK elements at a time where each i has ``width``.
 
-    Returns what the calls returned, in order.
+    Returns what the calls returned, in order. ``row``: f combines rows of this length with a number
+    for each. NumPy repeats the number in a buffer if a row is shorter than the buffer; beyond about
+    128 elements it is twice as fast not to, so the buffer is made short.
 
     >>> in_blocks(lambda start, stop: stop - start, 5, width=1 << 15)
     [2, 2, 1]
     """
     step = max(1, BLOCK // max(width, 1))
-    if n <= step + step // 2:
+    alone = n <= step + step // 2
+    direct = row in LONG and n * width >= 4096
+    if alone and not direct:
         return [f(0, n)]
 
     def run(start: int, stop: int) -> list[Any]:
-        with np.errstate(all="ignore"):  # a thread does not inherit its caller's
+        before = np.setbufsize(64) if direct else None
+        try:
             return [f(i, min(i + step, stop)) for i in range(start, stop, step)]
+        finally:
+            if before is not None:
+                np.setbufsize(before)
 
-    return [r for part in sliced(run, n, n * width) for r in part]
+    if alone:
+        step = n
+        return run(0, n)
+
+    def in_thread(start: int, stop: int) -> list[Any]:
+        with np.errstate(all="ignore"):  # a thread does not inherit its caller's
+            return run(start, stop)
+
+    return [r for part in sliced(in_thread, n, n * width) for r in part]
 
 
 def blockwise(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -83,7 +83,7 @@ def cross_entropy(x: Array, at: Array) -> tuple[Array, Array, Array]:
         total = row_sums(part)
         return np.log(total) - picked, total
 
-    parts = in_blocks(block, len(x), width)
+    parts = in_blocks(block, len(x), width, row=width)
     if len(parts) == 1:
         loss, total = parts[0]
     else:

@@ -14,7 +14,6 @@ import numpy as np
 
 from kilograd.kernels.blocks import in_blocks
 from kilograd.kernels.rows import column_sums, row_products, row_sums
-from kilograd.kernels.threads import sliced
 
 Array = np.ndarray
 
@@ -63,7 +62,7 @@ def layer_norm(
             out += b
         return found
 
-    return y, *_joined(in_blocks(block, *x.shape))
+    return y, *_joined(in_blocks(block, *x.shape, row=x.shape[1]))
 
 
 def layer_norm_gradient(
@@ -90,7 +89,7 @@ def layer_norm_gradient(
         out += product
         return dw, column_sums(gi)
 
-    parts = in_blocks(block, *x.shape)
+    parts = in_blocks(block, *x.shape, row=x.shape[1])
     return dx, sum(p[0] for p in parts), sum(p[1] for p in parts)
 
 
@@ -105,7 +104,7 @@ def rms_norm(x: Array, w: Array | None, eps: float) -> tuple[Array, Array]:
             out *= w
         return (r,)
 
-    return y, *_joined(in_blocks(block, *x.shape))
+    return y, *_joined(in_blocks(block, *x.shape, row=x.shape[1]))
 
 
 def rms_norm_gradient(g: Array, x: Array, w: Array | None, r: Array) -> tuple[Array, Array]:
@@ -128,7 +127,7 @@ def rms_norm_gradient(g: Array, x: Array, w: Array | None, r: Array) -> tuple[Ar
         out += product
         return dw
 
-    return dx, sum(in_blocks(block, *x.shape))
+    return dx, sum(in_blocks(block, *x.shape, row=x.shape[1]))
 
 
 # --- channels -----------------------------------------------------------------------------------
@@ -138,12 +137,12 @@ def scaled(x: Array, scale: Array, shift: Array) -> Array:
     """x * scale + shift: x (N, C, L), scale and shift (N or 1, C)."""
     y = np.empty(x.shape, x.dtype)
 
-    def part(i: int, j: int) -> None:
+    def block(i: int, j: int) -> None:
         k = slice(i, j) if len(scale) > 1 else slice(None)
         out = np.multiply(x[i:j], scale[k, :, None], out=y[i:j])
         out += shift[k, :, None]
 
-    sliced(part, len(x), x.size)
+    in_blocks(block, len(x), x.shape[1] * x.shape[2], row=x.shape[2])
     return y
 
 
@@ -158,17 +157,20 @@ def scaled_gradient(g: Array, x: Array, a: Array, b: Array, c: Array) -> Array:
         other += c[k, :, None]
         out += other
 
-    in_blocks(block, len(x), x.shape[1] * x.shape[2])
+    in_blocks(block, len(x), x.shape[1] * x.shape[2], row=x.shape[2])
     return dx
 
 
 def _channel_sums(x: Array, y: Array) -> tuple[Array, Array]:
-    """Σ x and Σ x*y over all but the channels: (C,), (C,)."""
+    """Σ x and Σ x*y over all but the channels of x and y (N, C, L): (C,), (C,)."""
 
-    def part(i: int, j: int) -> tuple[Array, Array]:
+    def block(i: int, j: int) -> tuple[Array, Array]:
+        if x.shape[2] == 1:
+            flat = x[i:j, :, 0]
+            return column_sums(flat), np.einsum("nc,nc->c", flat, y[i:j, :, 0])
         return np.einsum("ncl->c", x[i:j]), np.einsum("ncl,ncl->c", x[i:j], y[i:j])
 
-    parts = sliced(part, len(x), x.size)
+    parts = in_blocks(block, len(x), x.shape[1] * x.shape[2])
     if len(parts) == 1:
         return parts[0]
     return sum(p[0] for p in parts), sum(p[1] for p in parts)
@@ -186,7 +188,7 @@ def channel_moments(x: Array) -> tuple[Array, Array]:
     var /= n
     square = mean * mean
     var -= square
-    if (square > 4 * var).any():
+    if (square > 8 * var).any():
         d = x - mean[:, None]
         shift, var = _channel_sums(d, d)
         shift /= n
@@ -205,6 +207,10 @@ def batch_norm(
     scale = r if w is None else r * w
     shift = mean * scale
     np.subtract(0 if b is None else b, shift, out=shift)
+    if x.shape[2] == 1:
+        y = x[:, :, 0] * scale
+        y += shift
+        return y[:, :, None], mean, r, var
     return scaled(x, scale[None], shift[None]), mean, r, var
 
 
@@ -218,6 +224,11 @@ def batch_norm_gradient(
     a = r if w is None else r * w
     b = dw * r * a / -n
     c = a * T / -n - b * mean
+    if x.shape[2] == 1:
+        dx = g[:, :, 0] * a
+        dx += x[:, :, 0] * b
+        dx += c
+        return dx[:, :, None], dw, T
     return scaled_gradient(g, x, a[None], b[None], c[None]), dw, T
 
 
@@ -238,7 +249,7 @@ def group_norm(
             out += b[:, None]
         return found
 
-    return y, *_joined(in_blocks(block, N, C * L))
+    return y, *_joined(in_blocks(block, N, C * L, row=L))
 
 
 def group_norm_gradient(

@@ -53,7 +53,7 @@ class _ModuleRow(Module):
     def pop(self, key: Any) -> Any:
         """Take the module at an index out."""
         module = self[key]  # type: ignore[index]
-        del self[key]  # type: ignore[attr-defined]
+        del self[key]
         return module
 
 
@@ -93,7 +93,8 @@ class Sequential(_ModuleRow):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return type(self)(OrderedDict(list(self._modules.items())[index]))
+            chosen: Any = list(self._modules.items())[index]
+            return type(self)(OrderedDict(chosen))
         return self._modules[self._name_at(index)]
 
     def __delitem__(self, index: Any) -> None:

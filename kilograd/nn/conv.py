@@ -83,7 +83,7 @@ class _Conv(Module):
         _uniform_bias(self.bias, self.weight)
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if self.padding_mode != "zeros":
             input = F.pad(input, self._pads(), mode=self.padding_mode)
             padding = 0

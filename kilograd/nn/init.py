@@ -92,13 +92,13 @@ def uniform_(tensor: T, a: float = 0.0, b: float = 1.0, generator: Any = None) -
     >>> w = kg.nn.init.uniform_(kg.empty(3, 5), -1, 1)
     """
     with ModeContext(grad=False):
-        return tensor.uniform_(a, b, generator=generator)  # type: ignore[no-any-return]
+        return tensor.uniform_(a, b, generator=generator)
 
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> T:
     """Draw from N(mean, std²)."""
     with ModeContext(grad=False):
-        return tensor.normal_(mean, std, generator=generator)  # type: ignore[no-any-return]
+        return tensor.normal_(mean, std, generator=generator)
 
 
 def trunc_normal_(

@@ -45,8 +45,6 @@ class IncompatibleKeys(NamedTuple):
             f"unexpected_keys={self.unexpected_keys})"
         )
 
-    __str__ = __repr__
-
 
 class Module:
     """Base of all layers and models: define ``__init__`` and ``forward``.
@@ -610,7 +608,7 @@ class Module:
             if got is not None and hook.public:
                 raise RuntimeError("state_dict post-hook must return None")
             destination = destination if got is None else got
-        return destination  # type: ignore[no-any-return]
+        return destination
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         """Write this module's own entries."""

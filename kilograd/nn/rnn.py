@@ -75,7 +75,7 @@ class RNNBase(Module):
         self._names: list[list[str]] = []
         for layer in range(num_layers):
             size = input_size if layer == 0 else out * directions
-            shapes = {"weight_ih": (rows, size), "weight_hh": (rows, out)}
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, size), "weight_hh": (rows, out)}
             if bias:
                 shapes.update(bias_ih=(rows,), bias_hh=(rows,))
             if proj_size:
@@ -410,7 +410,7 @@ class RNNCell(RNNCellBase):
             gates, *states, self.weight_hh, self.bias_hh, sizes=(gates.shape[0],), reverse=False,
             nonlinearity=self.nonlinearity,
         )  # fmt: skip
-        return h if input.ndim == 2 else h.squeeze(0)  # type: ignore[no-any-return]
+        return h if input.ndim == 2 else h.squeeze(0)
 
 
 class LSTMCell(RNNCellBase):
@@ -458,4 +458,4 @@ class GRUCell(RNNCellBase):
         _, h = ops.gru(
             gates, *states, self.weight_hh, self.bias_hh, sizes=(gates.shape[0],), reverse=False
         )
-        return h if input.ndim == 2 else h.squeeze(0)  # type: ignore[no-any-return]
+        return h if input.ndim == 2 else h.squeeze(0)

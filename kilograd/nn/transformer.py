@@ -138,14 +138,14 @@ class _Layer(Module):
         self.activation = _activation(activation)
 
     def _feedforward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.dropout(self.activation(self.linear1(x))))  # type: ignore[no-any-return]
+        return self.linear2(self.dropout(self.activation(self.linear1(x))))
 
 
 def _activation(activation: str | Activation) -> Activation:
     if isinstance(activation, str):
         if activation not in ("relu", "gelu"):
             raise RuntimeError(f"activation should be relu/gelu, not {activation}")
-        return getattr(F, activation)  # type: ignore[no-any-return]
+        return getattr(F, activation)
     return activation
 
 
@@ -188,17 +188,17 @@ class TransformerEncoderLayer(_Layer):
                 x, x, x, attn_mask=src_mask, key_padding_mask=src_key_padding_mask,
                 need_weights=False, is_causal=is_causal,
             )  # fmt: skip
-            return self.dropout1(y)  # type: ignore[no-any-return]
+            return self.dropout1(y)
 
         def feed(x: Tensor) -> Tensor:
-            return self.dropout2(self._feedforward(x))  # type: ignore[no-any-return]
+            return self.dropout2(self._feedforward(x))
 
         x = src
         if self.norm_first:
             x = x + attend(self.norm1(x))
             return x + feed(self.norm2(x))
         x = self.norm1(x + attend(x))
-        return self.norm2(x + feed(x))  # type: ignore[no-any-return]
+        return self.norm2(x + feed(x))
 
 
 class TransformerDecoderLayer(_Layer):
@@ -243,7 +243,7 @@ class TransformerDecoderLayer(_Layer):
                 x, x, x, attn_mask=tgt_mask, key_padding_mask=tgt_key_padding_mask,
                 need_weights=False, is_causal=tgt_is_causal,
             )  # fmt: skip
-            return self.dropout1(y)  # type: ignore[no-any-return]
+            return self.dropout1(y)
 
         def remember(x: Tensor) -> Tensor:
             y, _ = self.multihead_attn(
@@ -251,10 +251,10 @@ class TransformerDecoderLayer(_Layer):
                 key_padding_mask=memory_key_padding_mask, need_weights=False,
                 is_causal=memory_is_causal,
             )  # fmt: skip
-            return self.dropout2(y)  # type: ignore[no-any-return]
+            return self.dropout2(y)
 
         def feed(x: Tensor) -> Tensor:
-            return self.dropout3(self._feedforward(x))  # type: ignore[no-any-return]
+            return self.dropout3(self._feedforward(x))
 
         x = tgt
         if self.norm_first:
@@ -263,7 +263,7 @@ class TransformerDecoderLayer(_Layer):
             return x + feed(self.norm3(x))
         x = self.norm1(x + attend(x))
         x = self.norm2(x + remember(x))
-        return self.norm3(x + feed(x))  # type: ignore[no-any-return]
+        return self.norm3(x + feed(x))
 
 
 def _copies(layer: Module, count: int) -> ModuleList:
@@ -386,7 +386,7 @@ class Transformer(Module):
         memory = self.encoder(
             src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal
         )
-        return self.decoder(  # type: ignore[no-any-return]
+        return self.decoder(
             tgt, memory, tgt_mask=tgt_mask, memory_mask=memory_mask,
             tgt_key_padding_mask=tgt_key_padding_mask,
             memory_key_padding_mask=memory_key_padding_mask, tgt_is_causal=tgt_is_causal,

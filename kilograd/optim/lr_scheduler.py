@@ -277,7 +277,7 @@ class MultiStepLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def change(self) -> float:
-        return self.gamma ** self.milestones[self.last_epoch]  # type: ignore[no-any-return]
+        return self.gamma ** self.milestones[self.last_epoch]
 
     def _get_closed_form_lr(self) -> list[Any]:
         passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)

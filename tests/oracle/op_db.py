@@ -180,6 +180,9 @@ def same(ours: Any, theirs: Any, what: str, loose: float = 1.0, values: bool = T
         assert ours == theirs, f"{what}: {ours!r}, expected {theirs!r}"
 
 
+# Refusals of PyTorch's that are not ours, each in docs/differences.md: kilograd computes the result before
+# it writes, so what PyTorch cannot do in place is right here.
+NOT_REFUSED = {("cat", 6), ("gather", 7), ("arange", 6)}
 UNSTABLE = ("sort", "argsort", "topk")  # equal elements may come in any order
 
 
@@ -367,6 +370,8 @@ def run(name: str, *, values: bool = True, max_failures: int = 6) -> tuple[int, 
         if op.error_inputs_func is not None:
             errors = list(op.error_inputs("cpu"))
             for i, bad in enumerate(errors):
+                if (label, i) in NOT_REFUSED:
+                    continue
                 s = bad.sample_input
                 memory: Memory = {}
                 try:
