@@ -1,7 +1,5 @@
 """Reductions, scans, order and counting: forms of the arguments, dtypes, ties, nan and empty inputs."""
 
-# ruff: noqa: E501  (statements for both libraries, one a line)
-
 import itertools
 
 import numpy as np

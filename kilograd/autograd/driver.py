@@ -287,28 +287,28 @@ def run(
             _check_nan(node, shares)
         if not retain_graph:
             node.release()
-        for i, (edge, share) in enumerate(shares):
+        separate = node.plan is not None and not node.plan.joint
+        for edge, share in shares:
             if useful is not None and edge not in useful:
                 continue
             like = edge if type(edge) is Node else _like(edge)
-            fresh = False
+            ours = False
             if (
                 type(share) is not np.ndarray
                 or share.shape != like.shape
                 or share.dtype is not like.dtype
             ):
-                share, fresh = fitted(share, like, create_graph)
+                share, ours = fitted(share, like, create_graph)
+            elif separate and share is not g and share.base is None:
+                # a new array of the rule's, unless it handed out what it was given
+                ours = True
+                for value in kept:  # type: ignore[union-attr]
+                    if value is share:
+                        ours = False
             before = grads.get(edge)
             if before is None:
                 grads[edge] = share
-                # ours to add to, unless it is somebody's array: g, what is kept, another's share
-                if not create_graph and (
-                    fresh
-                    or (share is not g
-                    and share.base is None
-                    and not _among(share, kept)
-                    and not (i and _among(share, [s for _, s in shares[:i]])))
-                ):
+                if ours:
                     owned.add(edge)
             elif create_graph or edge not in owned:
                 grads[edge] = before + share
@@ -356,10 +356,6 @@ def _check_fits(share: Array, like: Any) -> None:
         fits = False
     if not fits:
         raise AssertionError(f"a rule gave shape {share.shape} for an input of shape {like.shape}")
-
-
-def _among(array: Array, others: Any) -> bool:
-    return bool(others) and any(array is other for other in others)
 
 
 def _fill_outputs(node: Node, g: list[Any], create_graph: bool) -> tuple[Any, ...]:
@@ -431,7 +427,7 @@ def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Array:
                 "grad can be implicitly created only for real scalar outputs but got "
                 f"{array.dtype}: pass gradient="
             )
-        seed = np.ones_like(array)
+        seed = np.ones(array.shape, array.dtype)
         return tensor_of(seed, None) if create_graph else seed
     if not hasattr(gradient, "_edge"):
         if not isinstance(gradient, (np.ndarray, np.generic, int, float)):

@@ -253,7 +253,8 @@ class Function:
                 edge = None if place is not None else s._edge()
                 raw.append((s.array, edge, s._cell, s._cell[0], place))
         node.raw = tuple(raw)
-        node.kept, node.cells, node.op = (), (), None  # type: ignore[assignment]
+        node.kept, node.cells = (), ()
+        node.op = node.plan = None  # type: ignore[assignment]
         ctx._saved = ()
         ctx._node = _Weak(node)  # type: ignore[assignment]
         if isinstance(result, tuple):

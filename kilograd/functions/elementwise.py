@@ -4,7 +4,6 @@ The many with one tensor, or two, and nothing else are tables; the rest follows 
 the mathematics leaves the integers (``exp``, ``div``), integers and bools give the default floating
 dtype; two dtypes promote as in PyTorch, and Python numbers are weak. All shapes broadcast.
 """
-# ruff: noqa: E501  (PyTorch's names; tables are read by column)
 
 from __future__ import annotations
 

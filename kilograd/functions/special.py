@@ -1,5 +1,4 @@
 """``kilograd.special``: special functions, under the names of ``torch.special``."""
-# ruff: noqa: E501  (PyTorch's names; the tables are read by column)
 
 from __future__ import annotations
 

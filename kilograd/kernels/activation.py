@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kilograd.kernels.blocks import blockwise, in_blocks
+from kilograd.kernels.kernel import kernel
 from kilograd.kernels.rows import row_maxima, row_products, row_sums
 from kilograd.kernels.special import erf
 
@@ -54,6 +55,7 @@ sigmoid = blockwise(_sigmoid)
 softplus = blockwise(_softplus)
 
 
+@kernel
 @blockwise
 def silu(x: Array) -> tuple[Array, Array]:
     """x σ(x), and σ(x)."""
@@ -61,6 +63,7 @@ def silu(x: Array) -> tuple[Array, Array]:
     return x * s, s
 
 
+@kernel
 @blockwise
 def silu_gradient(g: Array, x: Array, s: Array) -> Array:
     """g σ(x) (1 + x (1 - σ(x)))."""
@@ -72,6 +75,7 @@ def silu_gradient(g: Array, x: Array, s: Array) -> Array:
     return d
 
 
+@kernel
 @blockwise
 def mish(x: Array) -> tuple[Array, Array]:
     """x t, and t = tanh(softplus(x))."""
@@ -79,6 +83,7 @@ def mish(x: Array) -> tuple[Array, Array]:
     return x * t, t
 
 
+@kernel
 @blockwise
 def mish_gradient(g: Array, x: Array, t: Array) -> Array:
     """g (t + x (1 - t²) σ(x))."""
@@ -91,6 +96,7 @@ def mish_gradient(g: Array, x: Array, t: Array) -> Array:
     return d
 
 
+@kernel
 @blockwise
 def gelu(x: Array) -> tuple[Array, Array]:
     """x Φ(x), and Φ(x)."""
@@ -111,6 +117,7 @@ def gelu(x: Array) -> tuple[Array, Array]:
     return x * cdf, cdf
 
 
+@kernel
 @blockwise
 def gelu_gradient(g: Array, x: Array, cdf: Array) -> Array:
     """g (Φ(x) + x φ(x)), φ the normal density."""
@@ -124,6 +131,7 @@ def gelu_gradient(g: Array, x: Array, cdf: Array) -> Array:
     return d
 
 
+@kernel
 @blockwise
 def gelu_tanh(x: Array) -> tuple[Array, Array]:
     """x c, and c = (1 + tanh(√(2/π) (x + 0.044715 x³)))/2."""
@@ -137,6 +145,7 @@ def gelu_tanh(x: Array) -> tuple[Array, Array]:
     return x * cdf, cdf
 
 
+@kernel
 @blockwise
 def gelu_tanh_gradient(g: Array, x: Array, cdf: Array) -> Array:
     """g (c + 2 x c (1 - c) √(2/π) (1 + 3·0.044715 x²))."""
@@ -151,6 +160,7 @@ def gelu_tanh_gradient(g: Array, x: Array, cdf: Array) -> Array:
     return d
 
 
+@kernel
 @blockwise
 def elu(x: Array, alpha: float, scale: float, input_scale: float) -> Array:
     """scale x where positive, else scale alpha (exp(input_scale x) - 1)."""
@@ -167,6 +177,7 @@ def elu(x: Array, alpha: float, scale: float, input_scale: float) -> Array:
     return y
 
 
+@kernel
 @blockwise
 def elu_gradient(g: Array, x: Array, alpha: float, scale: float, input_scale: float) -> Array:
     """g scale where x is positive, else g scale alpha input_scale exp(input_scale x)."""
@@ -198,8 +209,8 @@ def _by_rows(fn: Callable[..., None], x: Array, y: Array, *more: Array) -> Array
 
 
 def _last(x: Array, axis: int) -> bool:
-    """Whether an axis is the last one of an array in its natural order, and not of size 0."""
-    return x.size > 0 and axis % x.ndim == x.ndim - 1 and x.flags.c_contiguous
+    """Whether an axis is the last one of an array in its natural order that is worth the trouble."""
+    return x.size >= 512 and axis % x.ndim == x.ndim - 1 and x.flags.c_contiguous
 
 
 def _softmax_rows(x: Array, y: Array) -> None:
@@ -208,14 +219,14 @@ def _softmax_rows(x: Array, y: Array) -> None:
     y /= row_sums(y)[:, None]
 
 
+@kernel
 def softmax(x: Array, axis: int) -> Array:
     """exp(x) divided by its sum along an axis."""
     if _last(x, axis):
         return _by_rows(_softmax_rows, x, np.empty_like(x))
     if not x.size:
         return x.copy()
-    y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
-    np.exp(y, out=y)
+    y = over(np.exp, x - np.maximum.reduce(x, axis=axis, keepdims=True))
     y /= np.add.reduce(y, axis=axis, keepdims=True)
     return y
 
@@ -225,6 +236,7 @@ def _softmax_gradient_rows(g: Array, d: Array, y: Array) -> None:
     d *= y
 
 
+@kernel
 def softmax_gradient(g: Array, y: Array, axis: int) -> Array:
     """y (g - Σ g y)."""
     if _last(y, axis) and g.flags.c_contiguous:
@@ -239,6 +251,7 @@ def _log_softmax_rows(x: Array, y: Array) -> None:
     y -= np.log(row_sums(np.exp(y)))[:, None]
 
 
+@kernel
 def log_softmax(x: Array, axis: int) -> Array:
     """x less the logarithm of the sum of its exp along an axis."""
     if _last(x, axis):
@@ -248,3 +261,17 @@ def log_softmax(x: Array, axis: int) -> Array:
     y = x - np.maximum.reduce(x, axis=axis, keepdims=True)
     y -= np.log(np.add.reduce(np.exp(y), axis=axis, keepdims=True))
     return y
+
+
+def _log_softmax_gradient_rows(g: Array, d: Array, y: Array) -> None:
+    np.exp(y, out=d)
+    d *= row_sums(g)[:, None]
+    np.subtract(g, d, out=d)
+
+
+@kernel
+def log_softmax_gradient(g: Array, y: Array, axis: int) -> Array:
+    """g - exp(y) Σ g."""
+    if _last(y, axis) and g.flags.c_contiguous:
+        return _by_rows(_log_softmax_gradient_rows, g, np.empty_like(y), y)
+    return g - np.exp(y) * np.add.reduce(g, axis=axis, keepdims=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.kernels.blocks import in_blocks
+from kilograd.kernels.kernel import kernel
 from kilograd.kernels.rows import row_maxima, row_products, row_sums
 
 Array = np.ndarray
@@ -57,6 +58,7 @@ def _softmax(p: Array, may_be_empty: bool) -> None:
     rows /= total[:, None]
 
 
+@kernel
 def attention(
     q: Array,
     k: Array,
@@ -93,6 +95,7 @@ def attention(
     return y.reshape((*batch, *y.shape[1:])), p.reshape((*batch, L, S))
 
 
+@kernel
 def attention_gradient(
     g: Array, q: Array, k: Array, v: Array, keep: Array | None, p: Array, scale: float
 ) -> tuple[Array, Array, Array, Array]:

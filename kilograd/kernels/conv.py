@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kilograd.kernels import depthwise
+from kilograd.kernels.kernel import kernel
 from kilograd.kernels.threads import scratch, sliced
 from kilograd.kernels.window import Ints, Pairs, out_sizes, pad, windows
 
@@ -206,6 +207,7 @@ def _im2col(
         yield slice(n, n + len(panel)), cols.reshape(len(panel), depth, width)
 
 
+@kernel
 def conv_forward(
     x: np.ndarray,
     w: np.ndarray,
@@ -267,6 +269,7 @@ def conv_forward(
     return y
 
 
+@kernel
 def conv_input_grad(
     g: np.ndarray,
     w: np.ndarray,
@@ -330,6 +333,7 @@ def _full(x_shape: Ints, kernel: Ints, padding: Pairs, dilation: Ints, out: Ints
     return tuple(pairs)
 
 
+@kernel
 def conv_weight_grad(
     g: np.ndarray,
     x: np.ndarray,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import kernel
 from kilograd.kernels.threads import sliced
 from kilograd.kernels.window import Ints, Pairs
 
@@ -79,6 +80,7 @@ def _panels(start: int, stop: int, image: int) -> Iterator[slice]:
     return (slice(n, min(n + count, stop)) for n in range(start, stop, count))
 
 
+@kernel
 def depthwise_forward(
     x: np.ndarray,
     w: np.ndarray,
@@ -109,6 +111,7 @@ def depthwise_forward(
     return y
 
 
+@kernel
 def depthwise_input_grad(
     g: np.ndarray, w: np.ndarray, x_shape: Ints, stride: Ints, padding: Pairs, dilation: Ints
 ) -> np.ndarray:
@@ -132,6 +135,7 @@ def depthwise_input_grad(
     return x
 
 
+@kernel
 def depthwise_weight_grad(
     g: np.ndarray, x: np.ndarray, w_shape: Ints, stride: Ints, padding: Pairs, dilation: Ints
 ) -> np.ndarray:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import kernel
+
 Array = Any
 BLOCK = 48  # columns factored one by one before a matrix product brings the rest up to date
 
@@ -20,6 +22,7 @@ _PADE = tuple(
 )
 
 
+@kernel
 def substitute(a: Array, b: Array, upper: bool, unit: bool = False) -> Array:
     """The x of a @ x = b for triangular a (*, n, n) and b (*, n, k); a's other half is not read.
 
@@ -53,6 +56,7 @@ def _by_rows(t: Array, b: Array) -> Array:
     return x
 
 
+@kernel
 def lu(a: Array) -> tuple[Array, Array]:
     """(*, m, n) -> L below and U on and above the diagonal (*, m, n), and int32 pivots (*, min(m, n)).
 
@@ -81,6 +85,7 @@ def lu(a: Array) -> tuple[Array, Array]:
     return x.reshape(a.shape), pivots.reshape((*batch, k))
 
 
+@kernel
 def permutation(pivots: Array, m: int) -> Array:
     """The order of rows (*, m) that a sequence of exchanges (*, k), counted from 1, leads to."""
     *batch, k = pivots.shape
@@ -95,6 +100,7 @@ def permutation(pivots: Array, m: int) -> Array:
     return order.reshape((*batch, m))
 
 
+@kernel
 def exponential(a: Array) -> Array:
     """exp of square matrices (*, n, n): scaled by 2⁻ˢ, a [13/13] Padé approximant, squared s times."""
     n = a.shape[-1]
@@ -122,6 +128,7 @@ def exponential(a: Array) -> Array:
     return y.astype(a.dtype)
 
 
+@kernel
 def cofactors(a: Array) -> Array:
     """The derivative of det at (*, n, n), also where a is singular and det(a) a⁻ᵀ is 0 · ∞."""
     u, s, vh = np.linalg.svd(a)
@@ -129,6 +136,7 @@ def cofactors(a: Array) -> Array:
     return (u * (_product_of_others(s, 1) * sign[..., None])[..., None, :]) @ vh
 
 
+@kernel
 def cofactors_vjp(g: Array, a: Array) -> Array:
     """Σᵢⱼ gᵢⱼ · ∂cofactorᵢⱼ/∂a, from the second derivatives of det at a diagonal matrix.
 

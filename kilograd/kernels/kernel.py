@@ -39,5 +39,6 @@ def kernel(fn: F) -> F:
                     return take_over(a, call, args, kwargs)
         return fn(*args, **kwargs)
 
+    call.nin = getattr(fn, "nin", fn.__code__.co_argcount)  # type: ignore[attr-defined]  # as ufuncs say it
     KERNELS[fn.__name__] = call
     return call  # type: ignore[return-value]

@@ -8,11 +8,13 @@ import numpy as np
 
 from kilograd.kernels.activation import EXP_LIMIT, over
 from kilograd.kernels.blocks import blockwise, in_blocks
+from kilograd.kernels.kernel import kernel
 from kilograd.kernels.rows import row_maxima, row_sums
 
 Array = np.ndarray
 
 
+@kernel
 @blockwise
 def binary_cross_entropy(p: Array, t: Array) -> Array:
     """-(t log p + (1 - t) log(1 - p)), the logarithms held above -100."""
@@ -27,6 +29,7 @@ def binary_cross_entropy(p: Array, t: Array) -> Array:
     return loss
 
 
+@kernel
 @blockwise
 def binary_cross_entropy_slope(p: Array, t: Array) -> Array:
     """(p - t)/(p (1 - p)), the denominator held above 1e-12."""
@@ -36,6 +39,7 @@ def binary_cross_entropy_slope(p: Array, t: Array) -> Array:
     return (p - t) / d
 
 
+@kernel
 @blockwise
 def binary_cross_entropy_with_logits(x: Array, t: Array) -> tuple[Array, Array]:
     """(1 - t) x + log(1 + e⁻ˣ), and σ(x)."""
@@ -51,6 +55,7 @@ def binary_cross_entropy_with_logits(x: Array, t: Array) -> tuple[Array, Array]:
     return loss, s
 
 
+@kernel
 @blockwise
 def smooth_absolute_error(a: Array, b: Array, beta: float, scale: float) -> Array:
     """scale d²/(2 beta) where d = |a - b| < beta, else scale (d - beta/2)."""
@@ -64,6 +69,7 @@ def smooth_absolute_error(a: Array, b: Array, beta: float, scale: float) -> Arra
     return d
 
 
+@kernel
 def cross_entropy(x: Array, at: Array) -> tuple[Array, Array, Array]:
     """-log softmax(x) at flat indices ``at``, and exp(x - max), and its sum; x (N, C) or (N, C, L)."""
     e = np.empty(x.shape, x.dtype)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.kernels.blocks import in_blocks
+from kilograd.kernels.kernel import kernel
 from kilograd.kernels.rows import column_sums, row_products, row_sums
 
 Array = np.ndarray
@@ -36,6 +37,7 @@ def _joined(parts: list[Any]) -> Any:
 # --- rows ---------------------------------------------------------------------------------------
 
 
+@kernel
 def standardise(x: Array, y: Array, eps: float) -> tuple[Array, Array]:
     """Write x (n, width), each row less its mean and times r, into y; mean and r (n,)."""
     width = x.shape[1]
@@ -47,6 +49,7 @@ def standardise(x: Array, y: Array, eps: float) -> tuple[Array, Array]:
     return mean, r
 
 
+@kernel
 def layer_norm(
     x: Array, w: Array | None, b: Array | None, eps: float
 ) -> tuple[Array, Array, Array]:
@@ -62,9 +65,10 @@ def layer_norm(
             out += b
         return found
 
-    return y, *_joined(in_blocks(block, *x.shape, row=x.shape[1]))
+    return y, *_joined(in_blocks(block, len(x), x.shape[1], row=x.shape[1]))
 
 
+@kernel
 def layer_norm_gradient(
     g: Array, x: Array, w: Array | None, mean: Array, r: Array
 ) -> tuple[Array, Array, Array]:
@@ -89,10 +93,11 @@ def layer_norm_gradient(
         out += product
         return dw, column_sums(gi)
 
-    parts = in_blocks(block, *x.shape, row=x.shape[1])
+    parts = in_blocks(block, len(x), x.shape[1], row=x.shape[1])
     return dx, sum(p[0] for p in parts), sum(p[1] for p in parts)
 
 
+@kernel
 def rms_norm(x: Array, w: Array | None, eps: float) -> tuple[Array, Array]:
     """Each row of x (n, width) divided by the root of its mean square; y, r."""
     y = np.empty(x.shape, x.dtype)
@@ -104,9 +109,10 @@ def rms_norm(x: Array, w: Array | None, eps: float) -> tuple[Array, Array]:
             out *= w
         return (r,)
 
-    return y, *_joined(in_blocks(block, *x.shape, row=x.shape[1]))
+    return y, *_joined(in_blocks(block, len(x), x.shape[1], row=x.shape[1]))
 
 
+@kernel
 def rms_norm_gradient(g: Array, x: Array, w: Array | None, r: Array) -> tuple[Array, Array]:
     """dx, dw."""
     dx = np.empty(x.shape, x.dtype)
@@ -127,7 +133,8 @@ def rms_norm_gradient(g: Array, x: Array, w: Array | None, r: Array) -> tuple[Ar
         out += product
         return dw
 
-    return dx, sum(in_blocks(block, *x.shape, row=x.shape[1]))
+    dw: Any = sum(in_blocks(block, len(x), x.shape[1], row=x.shape[1]))
+    return dx, dw
 
 
 # --- channels -----------------------------------------------------------------------------------
@@ -146,6 +153,7 @@ def scaled(x: Array, scale: Array, shift: Array) -> Array:
     return y
 
 
+@kernel
 def scaled_gradient(g: Array, x: Array, a: Array, b: Array, c: Array) -> Array:
     """g * a + x * b + c: g and x (N, C, L), the others (N or 1, C)."""
     dx = np.empty(x.shape, x.dtype)
@@ -176,6 +184,7 @@ def _channel_sums(x: Array, y: Array) -> tuple[Array, Array]:
     return sum(p[0] for p in parts), sum(p[1] for p in parts)
 
 
+@kernel
 def channel_moments(x: Array) -> tuple[Array, Array]:
     """Mean and (biased) variance of each channel of x (N, C, L): (C,), (C,).
 
@@ -198,6 +207,7 @@ def channel_moments(x: Array) -> tuple[Array, Array]:
     return mean, var
 
 
+@kernel
 def batch_norm(
     x: Array, w: Array | None, b: Array | None, eps: float
 ) -> tuple[Array, Array, Array, Array]:
@@ -214,6 +224,7 @@ def batch_norm(
     return scaled(x, scale[None], shift[None]), mean, r, var
 
 
+@kernel
 def batch_norm_gradient(
     g: Array, x: Array, w: Array | None, mean: Array, r: Array
 ) -> tuple[Array, Array, Array]:
@@ -232,6 +243,7 @@ def batch_norm_gradient(
     return scaled_gradient(g, x, a[None], b[None], c[None]), dw, T
 
 
+@kernel
 def group_norm(
     x: Array, w: Array | None, b: Array | None, groups: int, eps: float
 ) -> tuple[Array, Array, Array]:
@@ -252,6 +264,7 @@ def group_norm(
     return y, *_joined(in_blocks(block, N, C * L, row=L))
 
 
+@kernel
 def group_norm_gradient(
     g: Array, x: Array, w: Array | None, mean: Array, r: Array, groups: int
 ) -> tuple[Array, Array, Array]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import kernel
 from kilograd.kernels.separable import Taps, apply
 from kilograd.kernels.threads import sliced
 from kilograd.kernels.window import Ints, pad
@@ -63,6 +64,7 @@ def _lowest(dtype: np.dtype) -> float:
     return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
 
 
+@kernel
 def max_pool_forward(
     x: np.ndarray,
     kernel: Ints,
@@ -149,6 +151,7 @@ def _best(
     return best, where
 
 
+@kernel
 def pool_scatter(g: np.ndarray, indices: np.ndarray, x_shape: Ints) -> np.ndarray:
     """g, indices (N, C, *out) -> (N, C, *spatial) == x_shape: g added at its indices (max-pool grad).
 
@@ -168,6 +171,7 @@ def pool_scatter(g: np.ndarray, indices: np.ndarray, x_shape: Ints) -> np.ndarra
     return x.reshape(x_shape)
 
 
+@kernel
 def pool_gather(x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """x (N, C, *spatial), indices (N, C, *out) -> (N, C, *out): x at indices; transpose of scatter.
 
@@ -217,6 +221,7 @@ def _scale(
     return y / divisor
 
 
+@kernel
 def avg_pool_forward(
     x: np.ndarray,
     kernel: Ints,
@@ -259,6 +264,7 @@ def avg_pool_forward(
     return y.reshape(N, C, *out)
 
 
+@kernel
 def avg_pool_backward(
     g: np.ndarray,
     x_shape: Ints,
@@ -336,6 +342,7 @@ def _averaging(n: int, out: int) -> Taps:
     return Taps(row, column, np.repeat(1 / length, length), out, n)
 
 
+@kernel
 def adaptive_avg_pool_forward(x: np.ndarray, output_size: Ints) -> np.ndarray:
     """x (N, C, *spatial) -> (N, C, *output_size).
 
@@ -351,6 +358,7 @@ def adaptive_avg_pool_forward(x: np.ndarray, output_size: Ints) -> np.ndarray:
     return apply(x, [_averaging(n, o) for n, o in zip(x.shape[2:], output_size, strict=True)])
 
 
+@kernel
 def adaptive_avg_pool_backward(g: np.ndarray, x_shape: Ints) -> np.ndarray:
     """g (N, C, *output_size) -> (N, C, *spatial) == x_shape; transpose of the forward.
 
@@ -367,6 +375,7 @@ def adaptive_avg_pool_backward(g: np.ndarray, x_shape: Ints) -> np.ndarray:
     return apply(g, [_averaging(n, o).T for n, o in zip(x_shape[2:], out, strict=True)])
 
 
+@kernel
 def adaptive_max_pool_forward(x: np.ndarray, output_size: Ints) -> tuple[np.ndarray, np.ndarray]:
     """x (N, C, *spatial) -> (y, indices), both (N, C, *output_size); grad is pool_scatter.
 

@@ -11,12 +11,14 @@ from functools import lru_cache
 
 import numpy as np
 
+from kilograd.kernels.kernel import kernel
 from kilograd.kernels.pool import adaptive_avg_pool_backward, adaptive_avg_pool_forward
 from kilograd.kernels.separable import Taps, apply
 
 CUBIC = {False: -0.75, True: -0.5}  # the free parameter of the cubic, without and with antialias
 
 
+@kernel
 def resize_forward(
     x: np.ndarray,
     output_size: tuple[int, ...],
@@ -41,6 +43,7 @@ def resize_forward(
     return apply(x, _maps(*sizes, mode, align_corners, scales, antialias, x.dtype))
 
 
+@kernel
 def resize_backward(
     g: np.ndarray,
     x_shape: tuple[int, ...],

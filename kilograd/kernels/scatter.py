@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import kernel
+
 
 def _add_flat(shape: tuple[int, ...], flat: np.ndarray, values: np.ndarray) -> np.ndarray:
     """zeros(shape) with values added at flat indices of the same shape."""
@@ -35,6 +37,7 @@ def _add_rows(rows: int, index: np.ndarray, values: np.ndarray) -> np.ndarray:
     return _add_flat((rows, D), flat, values)
 
 
+@kernel
 def index_add(
     shape: tuple[int, ...], index: np.ndarray, values: np.ndarray, axis: int = 0
 ) -> np.ndarray:
@@ -50,6 +53,7 @@ def index_add(
     return np.ascontiguousarray(np.moveaxis(out, 0, axis))
 
 
+@kernel
 def embedding_grad(
     g: np.ndarray, indices: np.ndarray, V: int, padding_idx: int | None = None
 ) -> np.ndarray:
@@ -82,6 +86,7 @@ def _places(shape: tuple[int, ...], axis: int, index: np.ndarray) -> np.ndarray:
     return flat
 
 
+@kernel
 def scatter_add(
     shape: tuple[int, ...], axis: int, index: np.ndarray, src: np.ndarray
 ) -> np.ndarray:
@@ -95,6 +100,7 @@ def scatter_add(
     return _add_flat(shape, _places(shape, axis, index), src)
 
 
+@kernel
 def index_put_add(shape: tuple[int, ...], index: Any, values: np.ndarray) -> np.ndarray:
     """zeros(shape) with np.add.at(out, index, values): the gradient of x[index].
 
@@ -130,6 +136,7 @@ def index_put_add(shape: tuple[int, ...], index: Any, values: np.ndarray) -> np.
     return _add_rows(math.prod(before), found.reshape(-1), rows).reshape(shape)
 
 
+@kernel
 def scatter_reduce(
     x: np.ndarray,
     axis: int,

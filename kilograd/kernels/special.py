@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import kernel
+
 Array = Any
 _BLOCK = 1 << 13  # elements: the temporaries of a block stay in the first-level caches
 _HALF_SQRT_PI = math.sqrt(math.pi) / 2
@@ -132,11 +134,13 @@ def _erf32(x: Array) -> Array:
     return y
 
 
+@kernel
 def erf(x: Array) -> Array:
     """2/√π ∫₀ˣ exp(-t²) dt."""
     return _erf32(x) if x.dtype == np.float32 else _erf64(x)
 
 
+@kernel
 @blockwise
 def erfc(x: Array) -> Array:
     """1 - erf(x), without cancellation for large x."""
@@ -148,6 +152,7 @@ def erfc(x: Array) -> Array:
     return y
 
 
+@kernel
 @blockwise
 def erfcx(x: Array) -> Array:
     """exp(x²) erfc(x)."""
@@ -177,6 +182,7 @@ def _erf_inverse_middle(y: Array) -> Array:
     return x
 
 
+@kernel
 @blockwise
 def erfinv(y: Array) -> Array:
     """The x with erf(x) = y; ±inf at ±1, nan beyond."""
@@ -190,6 +196,7 @@ def erfinv(y: Array) -> Array:
 # --- the normal distribution ------------------------------------------------------------------------
 
 
+@kernel
 @blockwise
 def ndtr(x: Array) -> Array:
     """The standard normal distribution function."""
@@ -201,6 +208,7 @@ def ndtr(x: Array) -> Array:
     return y
 
 
+@kernel
 @blockwise
 def ndtri(p: Array) -> Array:
     """The x with ndtr(x) = p; ±inf at 1 and 0, nan beyond."""
@@ -218,6 +226,7 @@ def ndtri(p: Array) -> Array:
     return x
 
 
+@kernel
 @blockwise
 def log_ndtr(x: Array) -> Array:
     """log(ndtr(x)), also where ndtr underflows."""
@@ -256,6 +265,7 @@ def _nearest_terms(s: Array, q: Array) -> Array:
     return r**-s + (r - 1) ** -s
 
 
+@kernel
 @blockwise
 def zeta(s: Array, q: Array) -> Array:
     """Hurwitz's zeta, Σ (q + k)^-s over k ≥ 0; s > 1."""
@@ -315,6 +325,7 @@ def _cot_pi(x: Array) -> Array:
     return 1 / np.tan(math.pi * (x - np.round(x)))
 
 
+@kernel
 @blockwise
 def lgamma(x: Array) -> Array:
     """log |Γ(x)|; inf at 0, -1, -2, …"""
@@ -341,6 +352,7 @@ def _digamma_right(x: Array) -> Array:
     return y + np.log(x) - 0.5 / x - inverse * _polynomial(inverse, series)
 
 
+@kernel
 @blockwise
 def digamma(x: Array) -> Array:
     """The derivative of lgamma; ∓inf at ±0, nan at -1, -2, …"""
@@ -384,17 +396,20 @@ def _polygamma(n: int, x: Array) -> Array:
     return y
 
 
+@kernel
 def polygamma(n: int, x: Array) -> Array:
     """The n-th derivative of digamma."""
     return digamma(x) if n == 0 else blockwise(lambda v: _polygamma(n, v))(x)
 
 
+@kernel
 @blockwise
 def igamma(a: Array, x: Array) -> Array:
     """The regularised lower incomplete gamma function P(a, x)."""
     return _incomplete(a, x, lower=True)
 
 
+@kernel
 @blockwise
 def igammac(a: Array, x: Array) -> Array:
     """The regularised upper incomplete gamma function, 1 - P(a, x)."""
@@ -488,24 +503,28 @@ def _bessel_asymptotic(order: int, x: Array) -> Array:
     return total / np.sqrt(2 * math.pi * x)
 
 
+@kernel
 @blockwise
 def i0e(x: Array) -> Array:
     """exp(-|x|) I₀(x)."""
     return _bessel(0, x)
 
 
+@kernel
 @blockwise
 def i1e(x: Array) -> Array:
     """exp(-|x|) I₁(x)."""
     return _bessel(1, x)
 
 
+@kernel
 @blockwise
 def i0(x: Array) -> Array:
     """The modified Bessel function of the first kind, order 0."""
     return _bessel(0, x) * np.exp(np.abs(x))
 
 
+@kernel
 @blockwise
 def i1(x: Array) -> Array:
     """The modified Bessel function of the first kind, order 1."""

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from kilograd.kernels.kernel import kernel
+
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
@@ -81,6 +83,7 @@ def both_sides(padding: Ints) -> Pairs:
     return tuple((p, p) for p in padding)
 
 
+@kernel
 def unfold(x: np.ndarray, kernel: Ints, dilation: Ints, padding: Ints, stride: Ints) -> np.ndarray:
     """im2col: x (N, C, *spatial) -> (N, C*prod(kernel), L), L = number of window positions.
 
@@ -94,6 +97,7 @@ def unfold(x: np.ndarray, kernel: Ints, dilation: Ints, padding: Ints, stride: I
     return np.ascontiguousarray(view).reshape(N, C * math.prod(kernel), math.prod(out))
 
 
+@kernel
 def fold(
     cols: np.ndarray,
     output_size: Ints,

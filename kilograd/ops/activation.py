@@ -251,7 +251,7 @@ def softmax(x, *, axis):
 
 @softmax.vjp("x")
 def _(g, y, axis):
-    if type(y) is np.ndarray is type(g):
+    if type(y) is np.ndarray and type(g) is np.ndarray:
         return kernels.softmax_gradient(g, y, axis)
     d = g * y
     return d - y * sum_(d, axis=axis, keepdims=True)
@@ -266,4 +266,6 @@ def log_softmax(x, *, axis):
 
 @log_softmax.vjp("x")
 def _(g, y, axis):
+    if type(y) is np.ndarray and type(g) is np.ndarray:
+        return kernels.log_softmax_gradient(g, y, axis)
     return g - np.exp(y) * sum_(g, axis=axis, keepdims=True)

@@ -5,7 +5,6 @@ Broadcasting is not mentioned here: the driver undoes it. Numbers of different t
 
 Read next: ``autograd/driver.py``.
 """
-# ruff: noqa: E501  (the tables are read by column, not by line length)
 
 from __future__ import annotations
 

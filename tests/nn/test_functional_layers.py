@@ -389,6 +389,16 @@ def test_dropout_is_torchs_for_the_same_seed(rng, name, shape, p):
     assert getattr(F, name)(y, p, False) is y
 
 
+def test_masks_follow_memory_as_torchs_do(rng):
+    x = rng.standard_normal((3, 4, 5))
+    for name, order in itertools.product(
+        ("dropout", "alpha_dropout"), itertools.permutations(range(3))
+    ):
+        kg.manual_seed(1), torch.manual_seed(1)
+        close(getattr(F, name)(kg.tensor(x).permute(order), 0.4, True),
+              getattr(T, name)(torch.tensor(x).permute(order), 0.4, True))  # fmt: skip
+
+
 def test_dropout_refuses():
     for name in (
         "dropout",

@@ -75,9 +75,8 @@ def test_like_pytorchs(code, shapes):
         wanted = [t for t in (*xs, *layer.parameters()) if t.requires_grad]
         live = [(o, library.tensor(u)) for o, u in zip(outs, ups, strict=True) if o.requires_grad]
         if live and wanted:
-            grads = library.autograd.grad(*zip(*live, strict=True), allow_unused=True) if False else library.autograd.grad(
-                [o for o, _ in live], wanted, [u for _, u in live], allow_unused=True
-            )  # fmt: skip
+            outs, ups = zip(*live, strict=True)
+            grads = library.autograd.grad(outs, wanted, ups, allow_unused=True)
             found += [None if g is None else g.detach().numpy() for g in grads]
         found += [b.detach().numpy() for b in layer.buffers()]
         results.append((found, repr(layer).replace("torch.", "kilograd.")))
@@ -88,7 +87,9 @@ def test_like_pytorchs(code, shapes):
         assert (a is None) == (b is None), i
         if a is not None:
             assert a.dtype == b.dtype
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10, err_msg=f"{i}")
+            # PyTorch's hardsigmoid computes its gradient with 1/6 in float32
+            rtol = 1e-7 if "Hardsigmoid" in code else 1e-9
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-10, err_msg=f"{i}")
 
 
 # --- packed sequences ---------------------------------------------------------------------------

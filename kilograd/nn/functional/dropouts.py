@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,16 @@ def _check(p: float) -> None:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
 
 
-def _masked(input: Tensor, shape: tuple[int, ...], p: float, inplace: bool) -> Tensor:
-    mask = wrap(random.dropout_mask(None, shape, p, input.array.dtype))
+def _drawn(x: Any, draw: Callable[[tuple[int, ...]], Any]) -> Any:
+    """Random numbers of x's shape, drawn in the order in which x lies in memory, as PyTorch does."""
+    if x.flags.c_contiguous:
+        return draw(x.shape)
+    order = sorted(range(x.ndim), key=lambda i: -x.strides[i])
+    return draw(tuple([x.shape[i] for i in order])).transpose(np.argsort(order))
+
+
+def _masked(input: Tensor, mask: Any, inplace: bool) -> Tensor:
+    mask = wrap(mask)
     return input._inplace(ew.multiply, mask) if inplace else ew.multiply(input, mask)
 
 
@@ -45,7 +54,9 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     _check(p)
     if not training or p == 0 or not input.array.size:
         return input
-    return _masked(input, input.array.shape, p, inplace)
+    x = input.array
+    mask = _drawn(x, lambda shape: random.dropout_mask(None, shape, p, x.dtype))
+    return _masked(input, mask, inplace)
 
 
 def _channels(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
@@ -54,7 +65,9 @@ def _channels(input: Tensor, p: float, training: bool, inplace: bool) -> Tensor:
     x = input.array
     if x.ndim < 2:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
-    return _masked(input, x.shape[:2] + (1,) * (x.ndim - 2), p, inplace)
+    return _masked(
+        input, random.dropout_mask(None, x.shape[:2] + (1,) * (x.ndim - 2), p, x.dtype), inplace
+    )
 
 
 @function(method=False)
@@ -78,7 +91,9 @@ def _with_batch(input: Tensor, p: float, training: bool, inplace: bool) -> Tenso
     x = input.array
     if not training or p == 0 or not x.size:
         return input
-    return _masked(input, (x.shape[0],) + (1,) * (x.ndim - 1), p, inplace)
+    return _masked(
+        input, random.dropout_mask(None, (x.shape[0],) + (1,) * (x.ndim - 1), p, x.dtype), inplace
+    )
 
 
 @function(method=False)
@@ -121,13 +136,13 @@ def dropout3d(
     )
 
 
-def _alpha(input: Tensor, shape: tuple[int, ...], p: float, inplace: bool) -> Tensor:
+def _alpha(input: Tensor, draw: Callable[[float], Any], p: float, inplace: bool) -> Tensor:
     """Dropped elements take SELU's limit; then mean and variance are brought back to 0 and 1."""
     dtype = input.array.dtype
     if p == 1:
         zero: Any = wrap(np.zeros((), dtype))
         return input._inplace(ew.multiply, zero) if inplace else ew.multiply(input, zero)
-    keep = random.bernoulli(None, 1 - p, shape, dtype)
+    keep = draw(1 - p)
     a = 1 / math.sqrt((_SELU_LIMIT**2 * p + 1) * (1 - p))
     shift = wrap((keep - 1) * (_SELU_LIMIT * a) + _SELU_LIMIT * a * p)
     scale = wrap(keep * a)
@@ -144,7 +159,13 @@ def alpha_dropout(
     _check(p)
     if not training or p == 0 or not input.array.size:
         return input
-    return _alpha(input, input.array.shape, p, inplace)
+    x = input.array
+    return _alpha(
+        input,
+        lambda q: _drawn(x, lambda shape: random.bernoulli(None, q, shape, x.dtype)),
+        p,
+        inplace,
+    )
 
 
 @function(method=False)
@@ -158,4 +179,5 @@ def feature_alpha_dropout(
         return input
     if x.ndim < 2:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
-    return _alpha(input, x.shape[:2] + (1,) * (x.ndim - 2), p, inplace)
+    shape = x.shape[:2] + (1,) * (x.ndim - 2)
+    return _alpha(input, lambda q: random.bernoulli(None, q, shape, x.dtype), p, inplace)

@@ -249,7 +249,11 @@ def local_response_norm(
 
 
 def native_layer_norm(
-    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`layer_norm` with the mean and 1/√(variance + eps): PyTorch's ``torch.native_layer_norm``."""
     y = layer_norm(input, normalized_shape, weight, bias, eps)
