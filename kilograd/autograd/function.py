@@ -132,10 +132,8 @@ class FunctionNode(Node):
                     f"Function {self.name()} returned an invalid gradient at index {i} - got "
                     f"{list(r.array.shape)} but expected shape compatible with {list(shape)}"
                 )
-            if (
-                r.array.ndim < len(shape)
-                or (r.array.shape != tuple(shape)
-                and r.array.size < int(np.prod(shape)))
+            if r.array.ndim < len(shape) or (
+                r.array.shape != tuple(shape) and r.array.size < int(np.prod(shape))
             ):
                 r = r.expand(*shape)
             shares.append((edge, r if create_graph else r.array))

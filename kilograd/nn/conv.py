@@ -65,12 +65,12 @@ class _Conv(Module):
         if padding_mode not in _MODES:
             raise ValueError(f"padding_mode must be one of {_MODES}, but got {padding_mode=}")
         if self.transposed and padding_mode != "zeros":
-            raise ValueError(
-                f'Only "zeros" padding mode is supported for {type(self).__name__}'
-            )
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
         channels = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         self.weight = Parameter(
-            fn.empty(channels[0], channels[1] // groups, *self.kernel_size, device=device, dtype=dtype)
+            fn.empty(
+                channels[0], channels[1] // groups, *self.kernel_size, device=device, dtype=dtype
+            )
         )
         self.register_parameter(
             "bias", Parameter(fn.empty(out_channels, device=device, dtype=dtype)) if bias else None
@@ -196,9 +196,13 @@ class _ConvTranspose(_Conv):
         least = [
             (size - 1) * s - 2 * p + d * (k - 1) + 1
             for size, s, p, d, k in zip(
-                input.shape[ndim - n :], self.stride, self.padding, self.dilation,
-                self.kernel_size, strict=True,
-            )  # fmt: skip
+                input.shape[ndim - n :],
+                self.stride,
+                self.padding,
+                self.dilation,
+                self.kernel_size,
+                strict=True,
+            )
         ]
         most = [low + s - 1 for low, s in zip(least, self.stride, strict=True)]
         for low, size, high in zip(least, output_size, most, strict=True):

@@ -147,9 +147,7 @@ def register_module_forward_hook(
     hook: Callable[..., Any], *, with_kwargs: bool = False, always_call: bool = False
 ) -> RemovableHandle:
     """Call ``hook(module, args, output)`` after the forward of every module."""
-    return _register_global(
-        "forward_hooks", hook, with_kwargs=with_kwargs, always_call=always_call
-    )
+    return _register_global("forward_hooks", hook, with_kwargs=with_kwargs, always_call=always_call)
 
 
 def register_module_full_backward_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:

@@ -425,9 +425,7 @@ class Module:
         >>> kg.nn.Linear(3, 2).num_params()
         8
         """
-        return sum(
-            p.numel() for p in self.parameters() if trainable in (None, p.requires_grad)
-        )
+        return sum(p.numel() for p in self.parameters() if trainable in (None, p.requires_grad))
 
     count_parameters = num_params
 
@@ -765,7 +763,8 @@ class Module:
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys,
-        unexpected_keys, error_msgs)`` before this module's values are loaded."""
+        unexpected_keys, error_msgs)`` before this module's values are loaded.
+        """
         return self._hook("load_state_dict_pre_hooks", hook, public=True)
 
     def _register_load_state_dict_pre_hook(

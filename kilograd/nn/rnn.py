@@ -34,7 +34,11 @@ class RNNBase(Module):
         bidirectional: bool = False, proj_size: int = 0, device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+        if (
+            isinstance(dropout, bool)
+            or not isinstance(dropout, (int, float))
+            or not 0 <= dropout <= 1
+        ):
             raise ValueError(
                 "dropout should be a number in range [0, 1] representing the probability of an "
                 "element being zeroed"
@@ -57,7 +61,9 @@ class RNNBase(Module):
             if kind is int and value <= 0:
                 raise ValueError(f"{name} must be greater than zero")
         if proj_size < 0:
-            raise ValueError("proj_size should be a positive integer or zero to disable projections")
+            raise ValueError(
+                "proj_size should be a positive integer or zero to disable projections"
+            )
         if proj_size >= hidden_size:
             raise ValueError("proj_size has to be smaller than hidden_size")
         self.mode = mode
@@ -75,7 +81,10 @@ class RNNBase(Module):
         self._names: list[list[str]] = []
         for layer in range(num_layers):
             size = input_size if layer == 0 else out * directions
-            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, size), "weight_hh": (rows, out)}
+            shapes: dict[str, tuple[int, ...]] = {
+                "weight_ih": (rows, size),
+                "weight_hh": (rows, out),
+            }
             if bias:
                 shapes.update(bias_ih=(rows,), bias_hh=(rows,))
             if proj_size:
@@ -102,9 +111,7 @@ class RNNBase(Module):
         """The parameters of each layer and direction."""
         return [[getattr(self, name) for name in names] for names in self._names]
 
-    def _scan(
-        self, x: Any, states: Any, weights: dict[str, Any], sizes: Any, reverse: bool
-    ) -> Any:
+    def _scan(self, x: Any, states: Any, weights: dict[str, Any], sizes: Any, reverse: bool) -> Any:
         """One layer in one direction over packed rows x: (outputs, *last states)."""
         raise NotImplementedError
 
@@ -304,9 +311,7 @@ class GRU(RNNBase):
     def _scan(self, x: Any, states: Any, weights: Any, sizes: Any, reverse: bool) -> Any:
         w = weights.get
         gates = F.linear(x, w("weight_ih"), w("bias_ih"))
-        return ops.gru(
-            gates, *states, w("weight_hh"), w("bias_hh"), sizes=sizes, reverse=reverse
-        )
+        return ops.gru(gates, *states, w("weight_hh"), w("bias_hh"), sizes=sizes, reverse=reverse)
 
 
 def _no_projection(kwargs: dict[str, Any]) -> None:

@@ -189,7 +189,9 @@ class _ByFunction(LRScheduler):
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Any, last_epoch: int = -1) -> None:
         n = len(optimizer.param_groups)
-        self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * n
+        self.lr_lambdas = (
+            list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * n
+        )
         if len(self.lr_lambdas) != n:
             raise ValueError(f"Expected {n} lr_lambdas, but got {len(self.lr_lambdas)}")
         super().__init__(optimizer, last_epoch)
@@ -223,8 +225,7 @@ class LambdaLR(_ByFunction):
     def get_lr(self) -> list[Any]:
         self._warn_outside_step()
         return [
-            lr * fn(self.last_epoch)
-            for fn, lr in zip(self.lr_lambdas, self.base_lrs, strict=True)
+            lr * fn(self.last_epoch) for fn, lr in zip(self.lr_lambdas, self.base_lrs, strict=True)
         ]
 
 
@@ -482,9 +483,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         self._write(values)
 
 
-def _cycle_momentum(
-    scheduler: Any, base_momentum: Any, max_momentum: Any, last_epoch: int
-) -> None:
+def _cycle_momentum(scheduler: Any, base_momentum: Any, max_momentum: Any, last_epoch: int) -> None:
     """Prepare momentum (or β₁) to go the other way than the learning rate."""
     optimizer = scheduler.optimizer
     if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
@@ -619,9 +618,7 @@ class OneCycleLR(LRScheduler):
             _check_count("steps_per_epoch", steps_per_epoch)
             self.total_steps = epochs * steps_per_epoch
         else:
-            raise ValueError(
-                "You must define either total_steps OR (epochs AND steps_per_epoch)"
-            )
+            raise ValueError("You must define either total_steps OR (epochs AND steps_per_epoch)")
         up = ("initial_lr", "max_lr", "max_momentum", "base_momentum")
         back = ("max_lr", "initial_lr", "base_momentum", "max_momentum")
         flat = ("initial_lr", "min_lr", "max_momentum", "max_momentum")
@@ -676,9 +673,7 @@ class OneCycleLR(LRScheduler):
         fraction = (step - start) / (end - start)
         lrs = []
         for group in self.optimizer.param_groups:
-            lrs.append(
-                self._between(group[phase["start_lr"]], group[phase["end_lr"]], fraction)
-            )
+            lrs.append(self._between(group[phase["start_lr"]], group[phase["end_lr"]], fraction))
             if self.cycle_momentum:
                 ends = group[phase["start_momentum"]], group[phase["end_momentum"]]
                 _set_momentum(self, group, self._between(*ends, fraction))

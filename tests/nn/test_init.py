@@ -60,9 +60,20 @@ def test_sparse_eye_dirac():
 
 
 def test_gains_and_errors():
-    for name in ("linear", "conv1d", "conv_transpose3d", "sigmoid", "tanh", "relu", "leaky_relu", "selu"):
+    for name in (
+        "linear",
+        "conv1d",
+        "conv_transpose3d",
+        "sigmoid",
+        "tanh",
+        "relu",
+        "leaky_relu",
+        "selu",
+    ):
         assert kg.nn.init.calculate_gain(name) == torch.nn.init.calculate_gain(name)
-    assert kg.nn.init.calculate_gain("leaky_relu", 0.3) == torch.nn.init.calculate_gain("leaky_relu", 0.3)
+    assert kg.nn.init.calculate_gain("leaky_relu", 0.3) == torch.nn.init.calculate_gain(
+        "leaky_relu", 0.3
+    )
     for bad in (
         lambda i, z: i.calculate_gain("x"), lambda i, z: i.calculate_gain("leaky_relu", "a"),
         lambda i, z: i.calculate_gain("leaky_relu", True), lambda i, z: i.xavier_uniform_(z(3)),
@@ -122,5 +133,7 @@ def test_layers_start_like_pytorchs(code):
     if hasattr(ours, "reset_parameters"):
         theirs.reset_parameters()
         ours.reset_parameters()
-        for (key, p), (_, q) in zip(theirs.named_parameters(), ours.named_parameters(), strict=True):
+        for (key, p), (_, q) in zip(
+            theirs.named_parameters(), ours.named_parameters(), strict=True
+        ):
             np.testing.assert_array_equal(q.array, p.detach().numpy(), err_msg=key)

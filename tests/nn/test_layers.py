@@ -58,13 +58,17 @@ def tensors(value):
 def test_like_pytorchs(code, shapes):
     rng = np.random.default_rng(0)
     inputs = [
-        rng.integers(0, s[1] if len(s) > 1 else 10, s[0]) if isinstance(s, list) else rng.standard_normal(s)
+        rng.integers(0, s[1] if len(s) > 1 else 10, s[0])
+        if isinstance(s, list)
+        else rng.standard_normal(s)
         for s in shapes
     ]
     results = []
     for library in (torch, kg):
         library.manual_seed(3)
-        layer = eval(code, {"nn": library.nn, "one": lambda n, lib=library: lib.ones(n, dtype=lib.float64)}).to(library.float64)
+        layer = eval(
+            code, {"nn": library.nn, "one": lambda n, lib=library: lib.ones(n, dtype=lib.float64)}
+        ).to(library.float64)
         xs = [library.tensor(a) for a in inputs]
         for x, a in zip(xs, inputs, strict=True):
             x.requires_grad_(a.dtype.kind == "f")
@@ -96,7 +100,9 @@ def test_like_pytorchs(code, shapes):
 
 
 @pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
-@pytest.mark.parametrize("kwargs", [{}, {"num_layers": 2, "bidirectional": True}], ids=["one", "two-both"])
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"num_layers": 2, "bidirectional": True}], ids=["one", "two-both"]
+)
 @pytest.mark.parametrize("lengths", [[5, 3, 1], [2, 4, 4, 1]])
 def test_packed(kind, kwargs, lengths):
     rng = np.random.default_rng(1)
@@ -112,9 +118,14 @@ def test_packed(kind, kwargs, lengths):
         out, state = layer(packed, (h0, h0 * 0.5) if kind == "LSTM" else h0)
         y, n = lib.nn.utils.rnn.pad_packed_sequence(out)
         outs = [y, *tensors(state)]
-        loss = sum((o * lib.tensor(np.sin(np.arange(o.numel())).reshape(tuple(o.shape)))).sum() for o in outs)
+        loss = sum(
+            (o * lib.tensor(np.sin(np.arange(o.numel())).reshape(tuple(o.shape)))).sum()
+            for o in outs
+        )
         grads = lib.autograd.grad(loss, [xs, h0, *layer.parameters()])
-        results.append([n.numpy(), out.batch_sizes.numpy(), *(t.detach().numpy() for t in (*outs, *grads))])
+        results.append(
+            [n.numpy(), out.batch_sizes.numpy(), *(t.detach().numpy() for t in (*outs, *grads))]
+        )
     for a, b in zip(results[1], results[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
@@ -215,11 +226,15 @@ def test_vectors():
 
 def test_our_own_layers():
     x = kg.randn(2, 3, 5, 6, requires_grad=True)
-    np.testing.assert_allclose(nn.GlobalAvgPool2d()(x).detach().numpy(), x.array.mean((2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(
+        nn.GlobalAvgPool2d()(x).detach().numpy(), x.array.mean((2, 3)), rtol=1e-5
+    )
     smallest = nn.MinPool2d(2, padding=1)(x)
     assert (smallest.detach() == -nn.MaxPool2d(2, padding=1)(-x).detach()).all()
     values, where = nn.MinPool2d(2, return_indices=True)(x)
-    np.testing.assert_array_equal(x.array.reshape(2, 3, -1)[0, 0][where.array[0, 0]], values.detach().numpy()[0, 0])
+    np.testing.assert_array_equal(
+        x.array.reshape(2, 3, -1)[0, 0][where.array[0, 0]], values.detach().numpy()[0, 0]
+    )
     smallest.sum().backward()
     assert x.grad.sum().item() == smallest.numel()
     assert nn.Exp()(kg.zeros(2)).tolist() == [1.0, 1.0]

@@ -60,7 +60,9 @@ def test_shared_modules_and_parameters_count_once():
 
 def test_assigning():
     net = Net()
-    with pytest.raises(TypeError, match="cannot assign 'kilograd.tensor.Tensor' as parameter 'scale'"):
+    with pytest.raises(
+        TypeError, match="cannot assign 'kilograd.tensor.Tensor' as parameter 'scale'"
+    ):
         net.scale = kg.ones(1)
     with pytest.raises(TypeError, match="as child module 'first'"):
         net.first = 3
@@ -80,7 +82,7 @@ def test_assigning():
     del net.seen
     assert not hasattr(net, "seen")
     with pytest.raises(AttributeError, match="'Net' object has no attribute 'seen'"):
-        net.seen  # noqa: B018
+        net.seen
     net.plain = 3
     del net.plain
     assert "plain" not in dir(net)
@@ -288,11 +290,15 @@ def test_state_hooks():
     net = nn.Linear(2, 2)
     calls = []
     net.register_state_dict_pre_hook(lambda m, prefix, keep: calls.append(prefix))
-    net.register_state_dict_post_hook(lambda m, s, prefix, meta: s.pop(prefix + "bias") is None or None)
+    net.register_state_dict_post_hook(
+        lambda m, s, prefix, meta: s.pop(prefix + "bias") is None or None
+    )
     assert list(net.state_dict(prefix="a.")) == ["a.weight"]
     assert calls == ["a."]
     net.register_load_state_dict_pre_hook(
-        lambda m, s, prefix, meta, strict, missing, unexpected, errors: s.update({prefix + "bias": kg.ones(2)})
+        lambda m, s, prefix, meta, strict, missing, unexpected, errors: s.update(
+            {prefix + "bias": kg.ones(2)}
+        )
     )
     net.register_load_state_dict_post_hook(lambda m, keys: calls.append(keys))
     net.load_state_dict({"weight": kg.zeros(2, 2)})
@@ -363,7 +369,9 @@ def test_forward_hooks_with_keywords_and_errors():
             return x * times
 
     m, log = Two(), []
-    m.register_forward_pre_hook(lambda m, args, kwargs: (args, {"times": kwargs.get("times", 1) * 2}), with_kwargs=True)
+    m.register_forward_pre_hook(
+        lambda m, args, kwargs: (args, {"times": kwargs.get("times", 1) * 2}), with_kwargs=True
+    )
     m.register_forward_hook(lambda m, args, kwargs, out: log.append(kwargs), with_kwargs=True)
     assert m(kg.ones(1), times=3).item() == 6
     assert log == [{"times": 6}]
@@ -378,7 +386,9 @@ def test_forward_hooks_with_keywords_and_errors():
 
 def test_backward_hooks():
     layer, log = nn.Linear(3, 2), []
-    layer.register_full_backward_pre_hook(lambda m, g: log.append(("pre", [tuple(t.shape) for t in g])))
+    layer.register_full_backward_pre_hook(
+        lambda m, g: log.append(("pre", [tuple(t.shape) for t in g]))
+    )
     layer.register_full_backward_hook(
         lambda m, gi, go: (log.append(("post", gi[0], go[0])), (gi[0] * 10,))[1]
     )
@@ -511,7 +521,9 @@ def test_parameter_list_and_dict():
 
 
 def test_repr():
-    assert repr(Net()) == """Net(
+    assert (
+        repr(Net())
+        == """Net(
   (first): Linear(in_features=4, out_features=3, bias=True)
   (norm): BatchNorm1d(3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
   (last): Sequential(
@@ -519,6 +531,7 @@ def test_repr():
     (1): Linear(in_features=3, out_features=2, bias=False)
   )
 )"""
+    )
 
 
 def test_parameters():
@@ -544,7 +557,7 @@ def test_lazy_modules():
     assert repr(layer) == "LazyLinear(in_features=0, out_features=3, bias=True)"
     assert repr(layer.weight) == "<UninitializedParameter>"
     with pytest.raises(RuntimeError, match="uninitialized parameter"):
-        layer.weight.shape  # noqa: B018
+        layer.weight.shape
     optimizer = kg.optim.SGD(layer.parameters(), lr=0.1)
     state = layer.state_dict()
     kg.manual_seed(1)

@@ -150,12 +150,18 @@ def test_layer(name, training):
             close(a, b, what)
         for key, value in theirs.state_dict().items():  # running statistics
             close(ours.state_dict()[key], value, (what, key))
-        first_and_second_gradients(what, theirs, ours, t_args, t_kwargs, k_args, k_kwargs, t_outs, k_outs)
+        first_and_second_gradients(
+            what, theirs, ours, t_args, t_kwargs, k_args, k_kwargs, t_outs, k_outs
+        )
     assert count or name in ("Module",)
 
 
-def first_and_second_gradients(what, theirs, ours, t_args, t_kwargs, k_args, k_kwargs, t_outs, k_outs):
-    leaves_t = [t for t in tensors((t_args, t_kwargs)) if t.requires_grad] + list(theirs.parameters())
+def first_and_second_gradients(
+    what, theirs, ours, t_args, t_kwargs, k_args, k_kwargs, t_outs, k_outs
+):
+    leaves_t = [t for t in tensors((t_args, t_kwargs)) if t.requires_grad] + list(
+        theirs.parameters()
+    )
     leaves_k = [t for t in tensors((k_args, k_kwargs)) if t.requires_grad] + list(ours.parameters())
     keep = [i for i, t in enumerate(t_outs) if t.requires_grad]
     assert keep == [i for i, t in enumerate(k_outs) if t.requires_grad], what
@@ -204,7 +210,9 @@ def outcome(cls, sample, convert):
     """The exception of making and calling a layer, if any."""
     c, f = sample.constructor_input, sample.forward_input
     try:
-        layer = cls(*convert(c.args), **convert({k: v for k, v in c.kwargs.items() if k != "device"}))
+        layer = cls(
+            *convert(c.args), **convert({k: v for k, v in c.kwargs.items() if k != "device"})
+        )
         if f is not None:
             layer(*convert(f.args), **convert(f.kwargs))
     except Exception as e:

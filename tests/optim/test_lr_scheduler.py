@@ -33,7 +33,10 @@ def optimizers(kind="SGD", **settings):
     settings = {"lr": 0.1, **({"momentum": 0.9} if kind == "SGD" else {}), **settings}
     made = []
     for module, p in ((torch, torch.zeros), (kg, kg.zeros)):
-        params = [{"params": [p(1, requires_grad=True)]}, {"params": [p(1, requires_grad=True)], "lr": 0.05}]
+        params = [
+            {"params": [p(1, requires_grad=True)]},
+            {"params": [p(1, requires_grad=True)], "lr": 0.05},
+        ]
         made.append(getattr(module.optim, kind)(params, **settings))
     return made
 
@@ -84,7 +87,13 @@ def test_resuming(name, args, kwargs):
     both = optimizers()
     for o in both:
         for group in o.param_groups:
-            group.update(initial_lr=group["lr"], max_lr=0.3, min_lr=0.001, max_momentum=0.9, base_momentum=0.8)
+            group.update(
+                initial_lr=group["lr"],
+                max_lr=0.3,
+                min_lr=0.001,
+                max_momentum=0.9,
+                base_momentum=0.8,
+            )
     schedules = [
         getattr(m.optim.lr_scheduler, name)(o, *args, last_epoch=4, **kwargs)
         for m, o in zip((torch, kg), both, strict=True)
@@ -134,7 +143,10 @@ def test_joint_schedules():
 ])  # fmt: skip
 def test_plateau(kwargs):
     both = optimizers()
-    schedules = [m.optim.lr_scheduler.ReduceLROnPlateau(o, **kwargs) for m, o in zip((torch, kg), both, strict=True)]
+    schedules = [
+        m.optim.lr_scheduler.ReduceLROnPlateau(o, **kwargs)
+        for m, o in zip((torch, kg), both, strict=True)
+    ]
     for i in range(25):
         metric = math.sin(i / 3) + 1.5 - i * 0.02
         for s in schedules:
@@ -177,7 +189,9 @@ def happens(f):
 ])  # fmt: skip
 def test_errors_and_warnings(f):
     both = optimizers()
-    (a, v), (b, w) = (happens(lambda: f(m.optim.lr_scheduler, o)) for m, o in zip((torch, kg), both, strict=True))
+    (a, v), (b, w) = (
+        happens(lambda: f(m.optim.lr_scheduler, o)) for m, o in zip((torch, kg), both, strict=True)
+    )
     assert type(b) is type(a), (a, b)
     assert w == v
 

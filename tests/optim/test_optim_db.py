@@ -75,16 +75,22 @@ def compare(name, kwargs, steps=100, dtype="float64", tolerance=1e-10):
     k_closure = closure_of(ours, goal, k, kg.tensor)
     for step in range(steps):
         a, b = t.step(t_closure), k.step(k_closure)
-        np.testing.assert_allclose(b.item(), a.item(), rtol=tolerance, atol=tolerance, err_msg=str((name, kwargs, step)))
+        np.testing.assert_allclose(
+            b.item(), a.item(), rtol=tolerance, atol=tolerance, err_msg=str((name, kwargs, step))
+        )
     for p, q in zip(theirs, ours, strict=True):
-        np.testing.assert_allclose(q.array, p.detach().numpy(), rtol=tolerance, atol=tolerance, err_msg=str((name, kwargs)))
+        np.testing.assert_allclose(
+            q.array, p.detach().numpy(), rtol=tolerance, atol=tolerance, err_msg=str((name, kwargs))
+        )
     same_state(k.state_dict(), t.state_dict(), (name, kwargs), tolerance)
     return t, k
 
 
 def same_state(ours, theirs, what, tolerance):
     assert list(ours) == list(theirs), what
-    assert [list(g) for g in ours["param_groups"]] == [list(g) for g in theirs["param_groups"]], what
+    assert [list(g) for g in ours["param_groups"]] == [list(g) for g in theirs["param_groups"]], (
+        what
+    )
     for g, h in zip(ours["param_groups"], theirs["param_groups"], strict=True):
         for key, value in h.items():
             if isinstance(value, torch.Tensor):
@@ -101,7 +107,9 @@ def same_state(ours, theirs, what, tolerance):
             if isinstance(value, torch.Tensor):
                 a, b = mine[key].array, value.numpy()
                 assert a.shape == b.shape, (what, key, a.dtype, b.dtype)
-                np.testing.assert_allclose(a, b, rtol=max(tolerance, 1e-6), atol=1e-7, err_msg=str((what, key)))
+                np.testing.assert_allclose(
+                    a, b, rtol=max(tolerance, 1e-6), atol=1e-7, err_msg=str((what, key))
+                )
             else:
                 assert mine[key] == value, (what, key)
 
@@ -113,7 +121,12 @@ def test_samples(name):
         if sample.kwargs.get("differentiable") or sample.kwargs.get("capturable"):
             continue
         loose = name == "Muon" or isinstance(sample.kwargs.get("lr"), torch.Tensor)
-        compare(name, sample.kwargs, 20 if name == "Muon" else 100, tolerance=2e-2 if name == "Muon" else 1e-5 if loose else 1e-8)
+        compare(
+            name,
+            sample.kwargs,
+            20 if name == "Muon" else 100,
+            tolerance=2e-2 if name == "Muon" else 1e-5 if loose else 1e-8,
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -121,7 +134,9 @@ def test_samples(name):
 def test_errors(name):
     for case in INFOS[name].optim_error_inputs_func("cpu", torch.float32):
         sample = case.optimizer_error_input
-        params = to_kg(sample.params) if sample.params is not None else [kg.nn.Parameter(kg.zeros(2, 2))]
+        params = (
+            to_kg(sample.params) if sample.params is not None else [kg.nn.Parameter(kg.zeros(2, 2))]
+        )
         if case.error_type is UserWarning:
             p = kg.nn.Parameter(kg.zeros(1, 1))
             with pytest.warns(UserWarning, match=case.error_regex):
@@ -135,7 +150,9 @@ def test_errors(name):
 
 
 def grid(**options):
-    return [dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())]
+    return [
+        dict(zip(options, values, strict=True)) for values in itertools.product(*options.values())
+    ]
 
 
 GRIDS = {
