@@ -1,5 +1,7 @@
 """Sphinx configuration: Markdown pages, docstrings rendered by autodoc, warnings treated as errors."""
 
+import re
+
 from kilograd import __version__
 
 project = "kilograd"
@@ -20,3 +22,18 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+
+
+def literal_stars(app, what, name, obj, options, lines):
+    """Docstrings write shapes as (*, n) and sizes as |x|; neither is markup."""
+    in_example = False
+    for i, line in enumerate(lines):
+        in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
+        if not in_example:
+            parts = re.split(r"(``.*?``|`[^`]*`)", line)
+            parts[::2] = [re.sub(r"([*|])", r"\\\1", part) for part in parts[::2]]
+            lines[i] = "".join(parts)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", literal_stars, priority=400)  # before napoleon's fields
