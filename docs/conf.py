@@ -36,4 +36,6 @@ def literal_stars(app, what, name, obj, options, lines):
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", literal_stars, priority=400)  # before napoleon's fields
+    app.connect(
+        "autodoc-process-docstring", literal_stars, priority=400
+    )  # before napoleon's fields

@@ -60,6 +60,7 @@ from kilograd.dtypes import (
 )
 from kilograd.functions import *
 from kilograd.functions import special
+from kilograd.kernels.threads import get_num_threads, set_num_threads
 from kilograd.printing import set_printoptions
 from kilograd.random import Generator, default_generator, fork_rng
 from kilograd.tensor import Size, Tensor, device

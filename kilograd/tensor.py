@@ -461,6 +461,8 @@ class Tensor(Box):
         return apply(ew.negative, (self,))
 
     def __pos__(self) -> Tensor:
+        if self.array.dtype.kind == "b":
+            raise DtypeError("positive: not defined for bool tensors")
         return self
 
     def __abs__(self) -> Tensor:
@@ -723,7 +725,7 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
         out._cell = cell = [0]
     if needs and mode.grad and op.differentiable and y.dtype.kind in "fc":
         out._node = node = record(op, arrays, cells, edges, needs, y, cell, residuals, options)
-        if not mode.plain:
+        if mode.retain or mode.anomaly:
             _remember(node, out, mode)
         for a in args:
             if isinstance(a, Tensor) and a._inference:
@@ -748,7 +750,7 @@ def _several(
         for i, out in enumerate(outs):
             if out.array.dtype.kind in "fc":
                 out._node = Pick(node, i)
-                if not mode.plain:
+                if mode.retain or mode.anomaly:
                     _remember(out._node, out, mode)
     return outs
 

@@ -238,7 +238,7 @@ class Function:
                     o._rebase(holder)
                 else:
                     t._node = to
-                if not mode.plain:
+                if mode.retain or mode.anomaly:
                     _remember(to, t, mode)
             fresh.append(t)
             k += 1

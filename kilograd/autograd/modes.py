@@ -23,10 +23,6 @@ class Mode(NamedTuple):
     anomaly: bool = False  # nodes remember the line that made them; NaN gradients raise
     check_nan: bool = True
 
-    @property
-    def plain(self) -> bool:
-        return not (self.retain or self.anomaly)
-
 
 MODE: ContextVar[Mode] = ContextVar("kilograd_mode", default=Mode())  # noqa: B039 (immutable)
 

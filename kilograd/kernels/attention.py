@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from kilograd.kernels.blocks import in_blocks
 from kilograd.kernels.kernel import kernel
 from kilograd.kernels.rows import row_maxima, row_products, row_sums
+from kilograd.kernels.threads import sliced
 
 Array = np.ndarray
 
@@ -42,6 +44,19 @@ def _flat(a: Any, batch: tuple[int, ...]) -> Any:
 
 def _part(a: Any, i: int, j: int) -> Any:
     return a if a is None or len(a) == 1 else a[i:j]
+
+
+def _over_heads(block: Callable[[int, int], None], n: int, width: int, row: int) -> None:
+    """Call ``block`` on a few of the n heads at a time; large ones on all cores."""
+
+    def part(start: int, stop: int) -> None:
+        with np.errstate(all="ignore"):  # a thread does not inherit its caller's
+            in_blocks(lambda i, j: block(start + i, start + j), stop - start, width, row)
+
+    if n * width < 1 << 17:
+        in_blocks(block, n, width, row)
+    else:
+        sliced(part, n, n * width)
 
 
 def _softmax(p: Array, may_be_empty: bool) -> None:
@@ -91,7 +106,7 @@ def attention(
         weights = scores if keep is None else scores * _part(keep, i, j)
         np.matmul(weights, _part(v, i, j), out=y[i:j])
 
-    in_blocks(block, n, L * S, row=S)
+    _over_heads(block, n, L * S, S)
     return y.reshape((*batch, *y.shape[1:])), p.reshape((*batch, L, S))
 
 
@@ -123,5 +138,5 @@ def attention_gradient(
         out = np.matmul(d.swapaxes(-1, -2), qi, out=dk[i:j])
         out *= scale
 
-    in_blocks(block, n, p.shape[1] * p.shape[2], row=p.shape[2])
+    _over_heads(block, n, p.shape[1] * p.shape[2], p.shape[2])
     return tuple(a.reshape((*batch, *a.shape[1:])) for a in (dq, dk, dv, ds))  # type: ignore[return-value]

@@ -1,7 +1,8 @@
-"""A chain of elementwise passes, run on one cache-sized block at a time, blocks on all cores.
+"""A chain of elementwise passes, run on one cache-sized block at a time.
 
 NumPy makes a pass over memory for every operation. On blocks that fit the cache only the first and
-the last pass of a chain touch memory.
+the last pass of a chain touch memory. (Threads do not help here: a pass over a block takes about as
+long as it takes to wake the other thread up.)
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-
-from kilograd.kernels.threads import sliced
 
 BLOCK = 1 << 16  # elements
 LONG = range(128, 8192)  # rows that a ufunc had better not copy to its buffer; see in_blocks
@@ -29,28 +28,15 @@ def in_blocks(f: Callable[[int, int], Any], n: int, width: int = 1, row: int = 0
     [2, 2, 1]
     """
     step = max(1, BLOCK // max(width, 1))
-    alone = n <= step + step // 2
-    direct = row in LONG and n * width >= 4096
-    if alone and not direct:
-        return [f(0, n)]
-
-    def run(start: int, stop: int) -> list[Any]:
-        before = np.setbufsize(64) if direct else None
-        try:
-            return [f(i, min(i + step, stop)) for i in range(start, stop, step)]
-        finally:
-            if before is not None:
-                np.setbufsize(before)
-
-    if alone:
-        step = n
-        return run(0, n)
-
-    def in_thread(start: int, stop: int) -> list[Any]:
-        with np.errstate(all="ignore"):  # a thread does not inherit its caller's
-            return run(start, stop)
-
-    return [r for part in sliced(in_thread, n, n * width) for r in part]
+    if n <= step + step // 2:
+        step = max(n, 1)
+    if row not in LONG or n * width < 4096:
+        return [f(i, min(i + step, n)) for i in range(0, n, step)] if n else [f(0, 0)]
+    before = np.setbufsize(64)
+    try:
+        return [f(i, min(i + step, n)) for i in range(0, n, step)]
+    finally:
+        np.setbufsize(before)
 
 
 def blockwise(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,8 +33,10 @@ _pool: ThreadPoolExecutor | None = None
 
 
 def _cores() -> int:
-    if "KILOGRAD_NUM_THREADS" in os.environ:
-        return max(1, int(os.environ["KILOGRAD_NUM_THREADS"]))
+    for variable in ("KILOGRAD_NUM_THREADS", "OMP_NUM_THREADS"):
+        first = os.environ.get(variable, "").split(",")[0].strip()  # OpenMP allows a list of levels
+        if first.isdigit():
+            return max(1, int(first))
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -12,6 +12,8 @@ from kilograd.nn.module import Module
 from kilograd.nn.parameter import Parameter
 from kilograd.tensor import Tensor
 
+__all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
+
 T = TypeVar("T", bound="_ModuleRow")
 
 

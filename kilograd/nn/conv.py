@@ -15,6 +15,12 @@ from kilograd.nn.module import Module
 from kilograd.nn.parameter import Parameter, UninitializedParameter
 from kilograd.tensor import Tensor
 
+__all__ = [
+    "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d",
+    "LazyConv1d", "LazyConv2d", "LazyConv3d", "LazyConvTranspose1d", "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
+]  # fmt: skip
+
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
 

@@ -8,6 +8,10 @@ from kilograd.nn import functional as F
 from kilograd.nn.module import Module
 from kilograd.tensor import Tensor
 
+__all__ = [
+    "AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout",
+]  # fmt: skip
+
 
 class _Dropout(Module):
     function: Callable[..., Tensor]

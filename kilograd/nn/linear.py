@@ -13,6 +13,10 @@ from kilograd.nn.module import Module
 from kilograd.nn.parameter import Parameter, UninitializedParameter
 from kilograd.tensor import Tensor
 
+__all__ = [
+    "Bilinear", "Flatten", "Identity", "LazyLinear", "Linear", "Neuron", "Unflatten",
+]  # fmt: skip
+
 
 class Linear(Module):
     """``y = x @ weight.T + bias``: x (*, in_features) → (*, out_features).

@@ -14,6 +14,13 @@ from kilograd.nn.module import Module
 from kilograd.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
 from kilograd.tensor import Tensor
 
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "LayerNorm", "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d",
+    "LazyInstanceNorm1d", "LazyInstanceNorm2d", "LazyInstanceNorm3d", "LocalResponseNorm",
+    "RMSNorm",
+]  # fmt: skip
+
 
 class _Statistics(Module):
     """What batch and instance norm share: a scale, a shift, and running mean and variance."""

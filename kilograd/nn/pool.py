@@ -10,6 +10,14 @@ from kilograd.nn.conv import as_sizes
 from kilograd.nn.module import Module
 from kilograd.tensor import Tensor
 
+__all__ = [
+    "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d",
+    "FractionalMaxPool2d", "FractionalMaxPool3d", "GlobalAvgPool2d", "LPPool1d", "LPPool2d",
+    "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d",
+    "MaxUnpool3d", "MinPool2d",
+]  # fmt: skip
+
 
 class _MaxPool(Module):
     function: Callable[..., Any]

@@ -17,6 +17,17 @@ from kilograd.nn.utils.rnn import PackedSequence
 from kilograd.ops import rnn as ops
 from kilograd.tensor import Tensor, wrap
 
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNBase",
+    "RNNCell",
+    "RNNCellBase",
+]  # fmt: skip
+
 
 class RNNBase(Module):
     """What RNN, LSTM and GRU share: parameters, layers, directions, packing.

@@ -12,6 +12,8 @@ from kilograd.nn.module import Module
 from kilograd.nn.parameter import Parameter
 from kilograd.tensor import Tensor
 
+__all__ = ["Embedding", "EmbeddingBag"]
+
 
 class _Table(Module):
     """Vectors in the rows of ``weight`` (num_embeddings, embedding_dim)."""

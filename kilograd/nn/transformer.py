@@ -20,6 +20,11 @@ from kilograd.nn.norm import LayerNorm
 from kilograd.nn.parameter import Parameter
 from kilograd.tensor import Tensor, wrap
 
+__all__ = [
+    "MultiheadAttention", "Transformer", "TransformerDecoder", "TransformerDecoderLayer",
+    "TransformerEncoder", "TransformerEncoderLayer",
+]  # fmt: skip
+
 Activation = Callable[[Tensor], Tensor]
 
 

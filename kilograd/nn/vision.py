@@ -8,6 +8,11 @@ from kilograd.nn import functional as F
 from kilograd.nn.module import Module
 from kilograd.tensor import Tensor
 
+__all__ = [
+    "ChannelShuffle", "CosineSimilarity", "Fold", "PairwiseDistance", "PixelShuffle",
+    "PixelUnshuffle", "Unfold", "Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d",
+]  # fmt: skip
+
 
 class Upsample(Module):
     """Resizes the places of x (N, C, *places) to ``size``, or by ``scale_factor``.

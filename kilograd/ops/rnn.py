@@ -19,6 +19,8 @@ from kilograd.ops.linear import linear
 from kilograd.ops.op import op
 from kilograd.ops.shape import concatenate
 
+_CACHE = 1 << 17  # elements
+
 
 def steps(sizes: tuple[int, ...], reverse: bool) -> list[tuple[int, slice]]:
     """(how many sequences, their rows) of each step, in the order in which time runs."""
@@ -27,6 +29,28 @@ def steps(sizes: tuple[int, ...], reverse: bool) -> list[tuple[int, slice]]:
         spans.append((n, slice(start, start + n)))
         start += n
     return spans[::-1] if reverse else spans
+
+
+def stretches(
+    sizes: tuple[int, ...], reverse: bool, width: int
+) -> list[tuple[slice, list[tuple[int, slice]]]]:
+    """Steps in stretches of about a cache's worth of gates: (all rows of them, the steps).
+
+    What is the same for all steps is done for a stretch at once, right before or after its steps.
+    """
+    result: list[tuple[slice, list[tuple[int, slice]]]] = []
+    room = 0
+    for n, rows in steps(sizes, reverse):
+        if room < n * width:
+            room = _CACHE
+            result.append((rows, []))
+        room -= n * width
+        whole, inside = result[-1]
+        inside.append((n, rows))
+        result[-1] = (
+            slice(min(whole.start, rows.start), max(whole.stop, rows.stop)), inside
+        )  # fmt: skip
+    return result
 
 
 def _unrolled(step: Any, states: tuple[Any, ...], gates: Any, sizes: Any, reverse: bool) -> Any:
@@ -105,35 +129,41 @@ def lstm(gates, h, c, w, bias, w_hr, *, sizes, reverse):
     gates (rows, 4H) in the order i f g o, h (B, P), c (B, H), w (4H, P)
     → y (rows, P), last h (B, P), last c (B, H).
     """
-    size = c.shape[1]
-    act = gates.copy() if bias is None else gates + bias
+    size, batch = c.shape[1], len(c)
     # σ(x) = (tanh(x/2) + 1) / 2: one tanh for all four gates, the others scaled before and after
-    scale = np.full(4 * size, 0.5, act.dtype)
+    scale = np.full(4 * size, 0.5, gates.dtype)
     scale[2 * size : 3 * size] = 1
     shift = 1 - scale
-    act *= scale
-    wT = np.ascontiguousarray((w * scale[:, None]).T)  # a third faster in every step
+    bias = None if bias is None else bias * scale
+    wT = np.ascontiguousarray((w * scale[:, None]).T)
+    act = np.empty(gates.shape, gates.dtype)
     before = np.empty((len(act), h.shape[1]), act.dtype)
     c_before = np.empty((len(act), size), act.dtype)
     tanh_c = np.empty_like(c_before)
     y = np.empty_like(before)
     h, c = h.copy(), c.copy()
-    for n, rows in steps(sizes, reverse):
-        h_now, c_now = h[:n], c[:n]
-        before[rows] = h_now
-        c_before[rows] = c_now
-        a = act[rows]
-        a += h_now @ wT
-        np.tanh(a, out=a)
-        a *= scale
-        a += shift
-        c_now *= a[:, size : 2 * size]
-        c_now += a[:, :size] * a[:, 2 * size : 3 * size]
-        t = np.tanh(c_now, out=tanh_c[rows])
-        new = a[:, 3 * size :] * t
-        if w_hr is not None:
-            new = new @ w_hr.T
-        h_now[...] = y[rows] = new
+    product = np.empty((batch, 4 * size), act.dtype)
+    term = np.empty_like(c)
+    for some, inside in stretches(sizes, reverse, 4 * size):
+        a = np.multiply(gates[some], scale, out=act[some])
+        if bias is not None:
+            a += bias
+        for n, rows in inside:
+            h_now, c_now, a = h[:n], c[:n], act[rows]
+            before[rows] = h_now
+            c_before[rows] = c_now
+            a += np.matmul(h_now, wT, out=product[:n])
+            np.tanh(a, out=a)
+            a *= scale
+            a += shift
+            c_now *= a[:, size : 2 * size]
+            c_now += np.multiply(a[:, :size], a[:, 2 * size : 3 * size], out=term[:n])
+            t = np.tanh(c_now, out=tanh_c[rows])
+            if w_hr is None:
+                np.multiply(a[:, 3 * size :], t, out=h_now)
+            else:
+                np.matmul(a[:, 3 * size :] * t, w_hr.T, out=h_now)
+            y[rows] = h_now
     return (y, h, c), act, before, c_before, tanh_c
 
 
@@ -143,25 +173,35 @@ def _(g, w, w_hr, act, before, c_before, tanh_c, sizes, reverse):
     size = gc.shape[1]
     gh, gc = gh.copy(), gc.copy()
     i, f, u, o = (act[:, k * size : (k + 1) * size] for k in range(4))
-    to_c = o * (1 - tanh_c * tanh_c)  # dc/dh', and the slopes of the gates: for all steps at once
-    slope = np.empty_like(act)
-    np.multiply(u * i, 1 - i, out=slope[:, :size])
-    np.multiply(c_before * f, 1 - f, out=slope[:, size : 2 * size])
-    np.multiply(i, 1 - u * u, out=slope[:, 2 * size : 3 * size])
-    np.multiply(tanh_c * o, 1 - o, out=slope[:, 3 * size :])
     d = np.empty_like(act)
     gys = np.empty_like(before)
-    for n, rows in reversed(steps(sizes, reverse)):
-        gh_now, gc_now, now = gh[:n], gc[:n], d[rows]
-        out = np.add(gy[rows], gh_now, out=gys[rows])
-        if w_hr is not None:
-            out = out @ w_hr
-        gc_now += out * to_c[rows]
-        now[:, :size] = now[:, size : 2 * size] = now[:, 2 * size : 3 * size] = gc_now
-        now[:, 3 * size :] = out
-        now *= slope[rows]
-        gc_now *= f[rows]
-        np.matmul(now, w, out=gh_now)
+    to_c = np.empty_like(c_before)  # dc/dh'
+    for some, inside in reversed(stretches(sizes, reverse, 4 * size)):
+        # at first the slopes of the gates in the place of their gradients
+        i_now, f_now, u_now, o_now, t = i[some], f[some], u[some], o[some], tanh_c[some]
+        slope = d[some]
+        np.subtract(1, act[some], out=slope)
+        slope *= act[some]
+        slope[:, :size] *= u_now
+        slope[:, size : 2 * size] *= c_before[some]
+        now = np.multiply(u_now, u_now, out=slope[:, 2 * size : 3 * size])
+        np.subtract(1, now, out=now)
+        now *= i_now
+        slope[:, 3 * size :] *= t
+        now = np.multiply(t, t, out=to_c[some])
+        np.subtract(1, now, out=now)
+        now *= o_now
+        for n, rows in reversed(inside):
+            gh_now, gc_now, now = gh[:n], gc[:n], d[rows]
+            out = np.add(gy[rows], gh_now, out=gys[rows])
+            if w_hr is not None:
+                out = out @ w_hr
+            gc_now += out * to_c[rows]
+            gates_now = now.reshape(n, 4, size)
+            gates_now[:, :3] *= gc_now[:, None]
+            gates_now[:, 3] *= out
+            gc_now *= f[rows]
+            np.matmul(now, w, out=gh_now)
     g_hr = None if w_hr is None else gys.T @ (o * tanh_c)
     return d, gh, gc, d.T @ before, d.sum(axis=0), g_hr
 

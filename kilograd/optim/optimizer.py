@@ -395,11 +395,10 @@ def _check_settings(defaults: dict[str, Any]) -> None:
     """The settings that all optimizers have in common."""
     if isinstance(defaults.get("lr"), Tensor) and defaults.get("foreach"):
         raise ValueError("lr as a Tensor is not supported for capturable=False and foreach=True")
-    for name in ("differentiable", "capturable"):
-        if defaults.get(name):
-            raise NotImplementedError(
-                f"{name}=True: kilograd's optimizers write into the parameters' arrays"
-            )
+    if defaults.get("differentiable"):
+        raise NotImplementedError(
+            "differentiable=True: kilograd's optimizers write into the parameters' arrays"
+        )
     if defaults.get("fused") and defaults.get("foreach"):
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
 
