@@ -267,7 +267,14 @@ class Tensor(Box):
         edge = parent._edge()
         if not self._leaf:
             with ModeContext(grad=True):
-                self._node = apply(op, (parent,), options)._node if edge is not None else None
+                self._move_to(apply(op, (parent,), options)._node if edge is not None else None)
+
+    def _move_to(self, node: Node | None) -> None:
+        """This tensor is now what ``node`` makes; a retained gradient is that of the new value."""
+        old = self._node
+        if old is not None and node is not None and old.retain is not None and old.retain() is self:
+            old.retain, node.retain = None, weakref.ref(self)
+        self._node = node
 
     def _apply(self, op: Op, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         return apply(op, args, options)
@@ -375,7 +382,7 @@ class Tensor(Box):
     def _rebase(self, new: Tensor) -> None:
         """This tensor's value is now ``new``'s (its memory already holds it)."""
         if self._view is None:
-            self._node = new._node
+            self._move_to(new._node)
             self._leaf = False
             return
         parent, op, options = self._view

@@ -691,3 +691,87 @@ def test_functional_jacobian_and_hessian():
     h = kg.autograd.functional.hessian(lambda x: (x.outer(x) ** 2).sum(), x)
     s = (x.array**2).sum()
     np.testing.assert_allclose(h.array, 4 * s * np.eye(3) + 8 * np.outer(x.array, x.array))
+
+
+def test_retained_grad_follows_in_place():
+    x = kg.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = x * 2
+    y.retain_grad()
+    y.mul_(3)
+    (y**2).sum().backward()
+    assert y.grad.tolist() == [12.0, 24.0, 36.0]  # of y's last value, as in PyTorch
+
+    y = x * 2
+    y.retain_grad()
+    v = y[:2]
+    v.retain_grad()
+    v.mul_(3)
+    (y**2).sum().backward()
+    assert y.grad.tolist() == [12.0, 24.0, 12.0]
+
+    y = x * 2
+    v = y[:2]
+    v.retain_grad()
+    y.mul_(3)
+    (v**2).sum().backward()
+    assert v.grad.tolist() == [12.0, 24.0]
+
+
+def test_backward_inputs_with_retained_grad_adds_once():
+    x = kg.tensor([1.0, 2.0], requires_grad=True)
+    y = x * 2
+    y.retain_grad()
+    (y * y).sum().backward(inputs=[y, x])
+    assert y.grad.tolist() == [4.0, 8.0]
+    assert x.grad.tolist() == [8.0, 16.0]
+
+
+def test_function_returning_its_input_then_modified_in_place():
+    class F(kg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, how):
+            return x if how == "same" else x.view(-1)
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 5, None
+
+    x = kg.tensor([1.0, 2.0], requires_grad=True)
+    for how in ("same", "view"):
+        b = x * 1
+        y = F.apply(b, how)
+        b.mul_(2)
+        with pytest.raises(RuntimeError, match="modified inplace"):
+            (y * y).sum().backward()
+        y = F.apply(x * 1, how)
+        with pytest.raises(RuntimeError):
+            y.mul_(2)
+
+
+def test_set_materialize_grads_false_gives_none():
+    seen = []
+
+    class F(kg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.set_materialize_grads(False)
+            return x * 2, x * 3
+
+        @staticmethod
+        def backward(ctx, g, h):
+            seen.append((g is None, h is None))
+            return g * 2
+
+    x = kg.tensor([1.0, 2.0], requires_grad=True)
+    F.apply(x)[0].sum().backward()
+    assert seen == [(False, True)] and x.grad.tolist() == [2.0, 2.0]
+
+
+def test_subset_sees_changed_indices():
+    from kilograd.utils.data import DataLoader, Subset, TensorDataset
+
+    indices = [0, 1]
+    loader = DataLoader(Subset(TensorDataset(kg.arange(6)), indices), 2)
+    assert [b[0].tolist() for b in loader] == [[0, 1]]
+    indices[0] = 5
+    assert [b[0].tolist() for b in loader] == [[5, 1]]

@@ -280,7 +280,8 @@ def run(
             parts[node.index] = g if before is None else before + g
             continue
         if type(g) is list:  # several outputs: those that nothing used get zeros
-            g = _fill_outputs(node, g, create_graph)
+            filled = getattr(getattr(node, "ctx", None), "materialize_grads", True)
+            g = _fill_outputs(node, g, create_graph) if filled else tuple(g)
         kept = node.kept
         shares = node.shares(g, create_graph)
         if anomaly:
@@ -493,6 +494,8 @@ def backward(
         for edge, g in found.items():
             target: Any = edge if wanted is None else wanted[edge]
             ours, is_leaf = edge in owned, edge is target
+            if isinstance(edge, Node) and edge.retain is not None and edge.retain() is target:
+                continue  # retain_grad() has added it already
             if target._hooks is not None and is_leaf:
                 g, ours = _call_hooks(target._hooks, g, create_graph), False
             accumulate(target, g, owned=ours, create_graph=create_graph)
@@ -508,11 +511,14 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
 ) -> tuple[Any, ...]:
     """The gradients of ``outputs`` with respect to ``inputs``, without touching any ``.grad``.
+
+    ``only_inputs`` is PyTorch's deprecated argument; it changes nothing.
 
     Returns:
         One tensor for each input, of its shape and dtype (None if unused and allowed).
@@ -536,8 +542,8 @@ def grad(
     if is_grads_batched:
         gradients = grad_outputs if isinstance(grad_outputs, (tuple, list)) else (grad_outputs,)
         rows = [
-            grad(outputs, inputs, [g[i] for g in gradients], True, create_graph, allow_unused,
-                 False, materialize_grads)
+            grad(outputs, inputs, [g[i] for g in gradients], True, create_graph,
+                 allow_unused=allow_unused, materialize_grads=materialize_grads)
             for i in range(len(gradients[0]))
         ]  # fmt: skip
         from kilograd.functions.shape import stack

@@ -238,6 +238,10 @@ class Function:
                     o._rebase(holder)
                 else:
                     t._node = to
+                    for a in args:  # an input, or a view of one: no way to follow its changes
+                        if isinstance(a, Tensor) and a._cell is t._cell:
+                            t._view, t._view_seen = (a, _ViewOfInput(cls.__name__), {}), t._cell[0]  # type: ignore[assignment]
+                            t._cut_view = True
                 if mode.retain or mode.anomaly:
                     _remember(to, t, mode)
             fresh.append(t)
@@ -258,6 +262,19 @@ class Function:
         if isinstance(result, tuple):
             return tuple(fresh)
         return fresh[0]
+
+
+class _ViewOfInput:
+    """In place of the op of a view: what a custom function did to its input is not known."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def forward(self, *args: Any) -> Any:
+        raise GradError(
+            f"An output of {self.name} is a view of its input, whose memory has been modified "
+            "inplace since. This view was created inside a custom Function: clone() the output."
+        )
 
 
 class _Weak:

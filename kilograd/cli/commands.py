@@ -118,11 +118,16 @@ def train(
         for key, value in settings.items():
             explicit = click.get_current_context().get_parameter_source(key)
             if explicit and explicit.name == "COMMANDLINE" and saved["settings"].get(key) != value:
+                name = "DATASET" if key == "dataset" else f"--{key.replace('_', '-')}"
                 raise click.ClickException(
-                    f"{resume} was made with --{key.replace('_', '-')} {saved['settings'].get(key)}, "
-                    f"not {value}: leave the option out, or start a new run"
+                    f"{resume} was made with {name} {saved['settings'].get(key)}, "
+                    f"not {value}: leave it out, or start a new run"
                 )
         settings = saved["settings"]
+        dataset = settings.get("dataset", dataset)
+        if dataset not in DATASETS:
+            raise click.ClickException(f"{resume}: this version has no dataset {dataset!r}")
+        load, _, usual_epochs, _ = DATASETS[dataset]
     out = out or (resume.parent if resume else Path("runs") / f"{dataset}-{settings['model']}")
     try:
         trained = Run(load, settings, lr, out, saved)
@@ -233,7 +238,9 @@ class Run:
         }
         with checkpoint.atomic_write(weights) as f:
             f.write(save(arrays, {"format": "kilograd", "model": self.settings["model"]}))
-        files = [weights, self.out / "checkpoint.kg"]
+        files = [weights]
+        if (self.out / "checkpoint.kg").exists():  # resumed at its last epoch, nothing is written
+            files.append(self.out / "checkpoint.kg")
         if self.history:
             with checkpoint.atomic_write(picture) as f:
                 draw_curves(self.history, f)

@@ -721,7 +721,7 @@ class Module:
     ) -> str | None:
         """Copy one value; what is wrong with it, if anything."""
         value = state_dict[key]
-        if not isinstance(value, (Tensor, np.ndarray, np.generic)):
+        if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
             return (
                 f'While copying the parameter named "{key}", expected kilograd.Tensor or '
                 f"Tensor-like object from checkpoint but received {type(value)}"

@@ -178,7 +178,7 @@ def _(g, w, w_hr, act, before, c_before, tanh_c, sizes, reverse):
     to_c = np.empty_like(c_before)  # dc/dh'
     for some, inside in reversed(stretches(sizes, reverse, 4 * size)):
         # at first the slopes of the gates in the place of their gradients
-        i_now, f_now, u_now, o_now, t = i[some], f[some], u[some], o[some], tanh_c[some]
+        i_now, u_now, o_now, t = i[some], u[some], o[some], tanh_c[some]
         slope = d[some]
         np.subtract(1, act[some], out=slope)
         slope *= act[some]

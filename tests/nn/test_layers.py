@@ -221,6 +221,14 @@ def test_vectors():
         nn.utils.vector_to_parameters([1.0], net.parameters())
 
 
+def test_pytorchs_weights_can_be_loaded_as_they_are():
+    theirs, ours = torch.nn.LSTM(3, 4), nn.LSTM(3, 4)
+    ours.load_state_dict(theirs.state_dict())
+    x = np.ones((2, 1, 3), "float32")
+    a, b = theirs(torch.tensor(x))[0], ours(kg.tensor(x))[0]
+    np.testing.assert_allclose(b.detach().numpy(), a.detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
 # --- layers PyTorch does not have -----------------------------------------------------------------
 
 
@@ -242,3 +250,35 @@ def test_our_own_layers():
     assert neuron(kg.ones(4, 3)).shape == (4, 1)
     assert repr(neuron) == "Neuron(inputs=3)"
     assert neuron.num_params() == 4
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "lstm with projection", "gru"])
+def test_recurrences_have_all_orders_of_gradients(kind, reverse):
+    from kilograd.ops import rnn as ops
+
+    rng = np.random.default_rng(0)
+
+    def leaf(*shape):
+        return kg.tensor(rng.standard_normal(shape) * 0.7, requires_grad=True)
+
+    how = {"sizes": (2, 1), "reverse": reverse}
+    if kind == "rnn":
+        args, how["nonlinearity"] = (leaf(3, 2), leaf(2, 2), leaf(2, 2), leaf(2)), "tanh"
+    elif kind == "gru":
+        args = (leaf(3, 3), leaf(2, 1), leaf(3, 1), leaf(3))
+    elif kind == "lstm":
+        args = (leaf(3, 4), leaf(2, 1), leaf(2, 1), leaf(4, 1), leaf(4), None)
+    else:
+        args = (leaf(3, 8), leaf(2, 1), leaf(2, 2), leaf(8, 1), None, leaf(1, 2))
+    op = getattr(ops, kind.partition(" ")[0])
+    for a, b in zip(op(*args, **how), op.composition(*args, **how), strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-12)
+    given = [a for a in args if a is not None]
+
+    def call(*xs):
+        rest = iter(xs)
+        return op(*[None if a is None else next(rest) for a in args], **how)
+
+    assert kg.autograd.gradcheck(call, given)
+    assert kg.autograd.gradgradcheck(call, given)

@@ -148,7 +148,6 @@ class Subset(Dataset[Any]):
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
         self.dataset = dataset
         self.indices = indices
-        self._array: Any = None
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, list):
@@ -160,9 +159,9 @@ class Subset(Dataset[Any]):
         inner = getattr(self.dataset, "gather", None)
         if inner is None:
             return None
-        if self._array is None or len(self._array) != len(self.indices):
-            self._array = np.asarray(self.indices)
-        return inner(self._array[indices])
+        if isinstance(self.indices, list):  # looked up now: the list may have changed
+            return inner(np.asarray([self.indices[i] for i in indices.tolist()], np.int64))
+        return inner(np.asarray(self.indices)[indices])
 
     def __len__(self) -> int:
         return len(self.indices)
