@@ -242,7 +242,7 @@ def _factor(g, at, each, reduction):
     """What the derivative of each target's own loss is multiplied by: a number, or one for each."""
     if reduction == "mean":
         n = at.size if each is None else np.add.reduce(each, axis=None)
-        g = g * (1.0 / n if n else math.nan)
+        g = g * (1.0 / n if n else 0.0)  # all ignored: the mean is nan, its gradient 0
     elif reduction == "none":
         g = g.reshape(at.shape)
     return g if each is None else g * each

@@ -401,3 +401,13 @@ def test_distances(rng):
     same(F.normalize, T.normalize, a, dim=0, second=True)
     out = kg.empty(4, 5, dtype=kg.float64)
     assert F.normalize(kg.tensor(a), out=out) is out
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_batch_of_ignored_targets_has_no_gradient(smoothing):
+    x = kg.randn(3, 4, requires_grad=True)
+    target = kg.tensor([-100, -100, -100])
+    loss = kg.nn.functional.cross_entropy(x, target, label_smoothing=smoothing)
+    loss.backward()
+    assert loss.isnan()
+    assert not x.grad.any()
