@@ -266,8 +266,17 @@ class Tensor(Box):
         self._view_seen = self._cell[0]
         edge = parent._edge()
         if not self._leaf:
+            if edge is None:
+                return self._move_to(None)
             with ModeContext(grad=True):
-                self._move_to(apply(op, (parent,), options)._node if edge is not None else None)
+                now = apply(op, (parent,), options)
+            a, b = now.array, self.array
+            if (a.shape, a.strides, a.ctypes.data) != (b.shape, b.strides, b.ctypes.data):
+                raise GradError(
+                    "the tensor that this is a view of has changed its shape in place since (t_(), "
+                    "unsqueeze_() ...): take the view again"
+                )
+            self._move_to(now._node)
 
     def _move_to(self, node: Node | None) -> None:
         """This tensor is now what ``node`` makes; a retained gradient is that of the new value."""

@@ -253,6 +253,8 @@ def test_views_as_pytorch(code):
 IN_PLACE = r"""
 x.unsqueeze_(0).shape
 x.unsqueeze_(0); x.squeeze_(0); x.shape
+x.unsqueeze_(0); x._version
+w=T.ones(2, requires_grad=True); y=T.exp(w); y.unsqueeze_(0); y.sum().backward(); w.grad
 x.t_(); x
 x.transpose_(0, 1); x
 x.swapaxes_(0, 1).shape
@@ -388,6 +390,18 @@ def test_changing_shape_in_place_keeps_the_relation_to_the_base():
     v.mul_(5)
     y.sum().backward()
     assert w.grad.tolist() == [[5, 5, 5], [1, 1, 1]]
+
+
+def test_a_view_of_what_changed_its_shape_in_place_is_found_out():
+    w = kg.ones(2, 3, requires_grad=True)
+    y = w * 2
+    v = y[0]
+    y.t_()
+    with pytest.raises(RuntimeError, match="take the view again"):
+        v.sum()
+    y.mul_(2)
+    y[:, 0].sum().backward()
+    assert w.grad.tolist() == [[4, 4, 4], [0, 0, 0]]
 
 
 def test_a_resized_tensor_keeps_its_first_elements():

@@ -240,7 +240,8 @@ class Function:
                     t._node = to
                     for a in args:  # an input, or a view of one: no way to follow its changes
                         if isinstance(a, Tensor) and a._cell is t._cell:
-                            t._view, t._view_seen = (a, _ViewOfInput(cls.__name__), {}), t._cell[0]  # type: ignore[assignment]
+                            to_raise: Any = _ViewOfInput(cls.__name__)
+                            t._view, t._view_seen = (a, to_raise, {}), t._cell[0]
                             t._cut_view = True
                 if mode.retain or mode.anomaly:
                     _remember(to, t, mode)
