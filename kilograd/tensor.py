@@ -272,6 +272,7 @@ class Tensor(Box):
                 now = apply(op, (parent,), options)
             a, b = now.array, self.array
             if (a.shape, a.strides, a.ctypes.data) != (b.shape, b.strides, b.ctypes.data):
+                self._view_seen = -1
                 raise GradError(
                     "the tensor that this is a view of has changed its shape in place since (t_(), "
                     "unsqueeze_() ...): take the view again"

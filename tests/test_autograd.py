@@ -59,6 +59,12 @@ def test_second_backward_without_retain_graph_raises():
         y.backward()
 
 
+def test_grad_takes_the_old_only_inputs():
+    x = leaf(2)
+    (g,) = kg.autograd.grad((x * x).sum(), x, None, None, False, True, True)
+    np.testing.assert_allclose(g.array, 2 * x.array)
+
+
 def test_backward_with_inputs_touches_only_those():
     x, w = leaf(3), leaf(3)
     h = x * w

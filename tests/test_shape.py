@@ -397,8 +397,9 @@ def test_a_view_of_what_changed_its_shape_in_place_is_found_out():
     y = w * 2
     v = y[0]
     y.t_()
-    with pytest.raises(RuntimeError, match="take the view again"):
-        v.sum()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="take the view again"):
+            v.sum()
     y.mul_(2)
     y[:, 0].sum().backward()
     assert w.grad.tolist() == [[4, 4, 4], [0, 0, 0]]

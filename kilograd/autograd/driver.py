@@ -101,8 +101,8 @@ class Node:
     def _values(self) -> tuple[Any, ...]:
         if self.kept is None:
             raise GradError(
-                f"backward through {self.name()} a second time: what it had kept was freed by the "
-                "first pass. Call the first backward with retain_graph=True, or compute again."
+                f"Trying to backward through the graph a second time: what {self.name()} had kept was "
+                "freed by the first pass. Call the first backward with retain_graph=True, or compute again."
             )
         versions = 0
         for cell in self.cells:

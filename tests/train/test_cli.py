@@ -81,6 +81,23 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     assert r.exit_code == 1 and "adam" in r.output
 
 
+def test_resuming_takes_the_dataset_from_the_checkpoint(tmp_path):
+    assert run("train", "moons", "--epochs", 1, "--out", tmp_path / "r").exit_code == 0
+    r = run("train", "--resume", tmp_path / "r" / "checkpoint.kg", "--epochs", 2)
+    assert r.exit_code == 0, r.output
+    r = run(
+        "train",
+        "--resume",
+        tmp_path / "r" / "checkpoint.kg",
+        "--epochs",
+        2,
+        "--out",
+        tmp_path / "s",
+    )
+    assert r.exit_code == 0, r.output
+    assert "checkpoint.kg" not in r.output.split("saved")[-1]
+
+
 @pytest.mark.parametrize(
     ("args", "names"),
     [
