@@ -9,6 +9,7 @@ tensor([2., 4., 6.])
 """
 
 import warnings as _warnings
+from math import e, inf, nan, pi
 
 __version__ = "0.1.0"
 
