@@ -62,7 +62,9 @@ def checkpoint(
     """``function(*args)`` without keeping its activations; backward computes them again.
 
     At least one tensor among ``args`` must require grad. The same random numbers are drawn the
-    second time. First-order gradients only.
+    second time. First-order gradients only, by ``backward()``: like PyTorch's reentrant form, the
+    second run adds to ``.grad`` of the parameters it meets, also under ``autograd.grad``.
+    ``use_reentrant`` is accepted and changes nothing.
 
     >>> import kilograd as kg
     >>> x = kg.ones(3, requires_grad=True)
