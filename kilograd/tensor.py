@@ -377,10 +377,7 @@ class Tensor(Box):
                 f"{op}: result type {value.dtype} can't be cast to the desired output type "
                 f"{mine.dtype}"
             )
-        if not mine.flags.writeable or (
-            0 in mine.strides
-            and any(k == 0 and n > 1 for k, n in zip(mine.strides, mine.shape, strict=True))
-        ):
+        if not mine.flags.writeable or repeats(mine):
             raise GradError(
                 f"{op}: unsupported operation: more than one element of the written-to tensor "
                 "refers to a single memory location (an expanded tensor, or a read-only array). "
@@ -792,6 +789,13 @@ def _remember(node: Node, out: Tensor, mode: Any) -> None:
             if "/kilograd/" not in f.filename.replace("\\", "/")
         ]
         node.made_at = "".join(traceback.format_list(frames[-3:]))
+
+
+def repeats(array: Any) -> bool:
+    """Whether two elements of an array are one place in memory (an expanded tensor)."""
+    return 0 in array.strides and any(
+        step == 0 and n > 1 for step, n in zip(array.strides, array.shape, strict=True)
+    )
 
 
 def shares_memory(y: Any, x: Any) -> bool:

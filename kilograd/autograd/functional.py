@@ -53,6 +53,15 @@ def _grads(
     return tuple(_zeros(g, a) for g, a in zip(found, args, strict=True))
 
 
+def _vectors(v: Any, like: tuple[Tensor, ...], alone: bool, otherwise: str) -> tuple[Any, ...]:
+    """The vectors of a product as a tuple; None is 1, where there is one tensor of one element."""
+    if v is not None:
+        return (v,) if isinstance(v, Tensor) else tuple(v)
+    if not alone or like[0].array.size != 1:
+        raise RuntimeError(otherwise)
+    return (wrap(np.ones_like(like[0].array)),)
+
+
 def vjp(
     func: Callable[..., Any],
     inputs: Any,
@@ -69,14 +78,12 @@ def vjp(
     with ModeContext(grad=True):
         args, single = _leaves(inputs, create_graph)
         outs, one = _call(func, args)
-        if v is None:
-            if len(outs) != 1 or outs[0].array.size != 1:
-                raise RuntimeError(
-                    "The vector v can only be None if the user-provided function returns a single Tensor with a single element."
-                )
-            vs: tuple[Any, ...] = (wrap(np.ones_like(outs[0].array)),)
-        else:
-            vs = (v,) if isinstance(v, Tensor) else tuple(v)
+        vs = _vectors(
+            v,
+            outs,
+            len(outs) == 1,
+            "The vector v can only be None if the user-provided function returns a single Tensor with a single element.",
+        )
         found = _grads(outs, args, vs, strict, create_graph)
     if not create_graph:
         outs = tuple(o.detach() for o in outs)
@@ -98,14 +105,12 @@ def jvp(
     """
     with ModeContext(grad=True):
         args, _single = _leaves(inputs, create_graph)
-        if v is None:
-            if len(args) != 1 or args[0].array.size != 1:
-                raise RuntimeError(
-                    "The vector v can only be None if the input to the user-provided function is a single Tensor with a single element."
-                )
-            vs: tuple[Any, ...] = (wrap(np.ones_like(args[0].array)),)
-        else:
-            vs = (v,) if isinstance(v, Tensor) else tuple(v)
+        vs = _vectors(
+            v,
+            args,
+            len(args) == 1,
+            "The vector v can only be None if the input to the user-provided function is a single Tensor with a single element.",
+        )
         outs, one = _call(func, args)
         dummies = [wrap(np.zeros_like(o.array)).requires_grad_() for o in outs]
         first = _grads(outs, args, dummies, strict, True)
@@ -197,14 +202,12 @@ def vhp(
             raise RuntimeError(
                 "The function given to vhp should return a single Tensor with one element"
             )
-        if v is None:
-            if not single or args[0].array.size != 1:
-                raise RuntimeError(
-                    "The vector v can only be None if the input to the user-provided function is a single Tensor with a single element."
-                )
-            vs: tuple[Any, ...] = (wrap(np.ones_like(args[0].array)),)
-        else:
-            vs = (v,) if isinstance(v, Tensor) else tuple(v)
+        vs = _vectors(
+            v,
+            args,
+            single and len(args) == 1,
+            "The vector v can only be None if the input to the user-provided function is a single Tensor with a single element.",
+        )
         first = _grads(outs, args, (wrap(np.ones_like(outs[0].array)),), strict, True)
         found = _grads(first, args, vs, strict, create_graph)
     out = outs[0] if create_graph else outs[0].detach()

@@ -15,7 +15,7 @@ import numpy as np
 
 from kilograd import dtypes
 from kilograd.errors import DimError, DtypeError, GradError
-from kilograd.tensor import Tensor, wrap
+from kilograd.tensor import Tensor, repeats, wrap
 
 _ALIASES = {"axis": "dim", "keepdims": "keepdim"}
 _NOT_TENSORS = (bool, int, float, complex, str, list, tuple, dict, type(None))
@@ -148,13 +148,6 @@ def fill(out: Any, result: Any, name: str, args: Sequence[Any]) -> Any:
         return out
     out._write(result.array, name)
     return out
-
-
-def repeats(array: Any) -> bool:
-    """Whether two elements of an array are one place in memory (an expanded tensor)."""
-    return 0 in array.strides and any(
-        step == 0 and n > 1 for step, n in zip(array.strides, array.shape, strict=True)
-    )
 
 
 def overlaps(read: Any, written: Any, same_is_fine: bool) -> bool:
