@@ -65,3 +65,11 @@ from kilograd.kernels.threads import get_num_threads, set_num_threads
 from kilograd.printing import set_printoptions
 from kilograd.random import Generator, default_generator, fork_rng
 from kilograd.tensor import Size, Tensor, device
+
+
+def __getattr__(name: str) -> object:
+    if name == "compile":  # imported when first used
+        import importlib
+
+        return importlib.import_module("kilograd.compile")
+    raise AttributeError(f"module 'kilograd' has no attribute {name!r}")

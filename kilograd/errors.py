@@ -24,5 +24,9 @@ class DimError(IndexError, ValueError):
     """A dimension number out of range."""
 
 
+class TraceError(RuntimeError):
+    """A function that cannot be compiled: what it does that a recorded program cannot."""
+
+
 class LinAlgError(RuntimeError, np.linalg.LinAlgError):
     """A matrix that cannot be inverted or factored."""

@@ -45,16 +45,19 @@ The reference is PyTorch 2.13 on an x86-64 processor with AVX2. Against it:
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import operator
 import secrets
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
+
+from kilograd.kernels.kernel import TRACE
 
 __all__ = [
     "Generator",
@@ -82,6 +85,7 @@ __all__ = [
 ]
 
 Size = int | Sequence[int]
+F = TypeVar("F", bound=Callable[..., Any])
 
 _CHUNK = 16384  # numbers worked on at a time where there are many: they stay in the cache
 
@@ -377,9 +381,23 @@ def _exact_integers(dtype: np.dtype) -> int:
     return int(2 ** (np.finfo(dtype).nmant + 1))
 
 
+def draw(fn: F) -> F:
+    """Declare a draw: while a step is being recorded, it becomes a step of the program."""
+
+    @functools.wraps(fn)
+    def call(generator: Generator | None, *args: Any, **kwargs: Any) -> Any:
+        trace = TRACE.get()
+        if trace is None:
+            return fn(generator, *args, **kwargs)
+        return trace.draw(fn, generator or default_generator, args, kwargs)
+
+    return call  # type: ignore[return-value]
+
+
 # ---------------------------------------------------------------------------------------- uniform
 
 
+@draw
 def uniform(
     generator: Generator | None,
     size: Size,
@@ -425,6 +443,7 @@ def uniform(
     return numbers.reshape(shape)
 
 
+@draw
 def bernoulli(
     generator: Generator | None,
     p: ArrayLike,
@@ -471,6 +490,7 @@ def _happens(g: Generator, n: int, p: float) -> np.ndarray:
     return happens
 
 
+@draw
 def dropout_mask(
     generator: Generator | None, size: Size, p: float, dtype: DTypeLike = np.float32
 ) -> np.ndarray:
@@ -495,6 +515,7 @@ def dropout_mask(
 # ----------------------------------------------------------------------------------------- normal
 
 
+@draw
 def normal(
     generator: Generator | None,
     size: Size | None = None,
@@ -692,6 +713,7 @@ def _sine_and_cosine(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sine, cosine
 
 
+@draw
 def log_normal(
     generator: Generator | None,
     size: Size,
@@ -713,6 +735,7 @@ def log_normal(
     return _cast(_c_library(np.exp, logs), dtype).reshape(shape)
 
 
+@draw
 def trunc_normal(
     generator: Generator | None,
     size: Size,
@@ -778,6 +801,7 @@ def trunc_normal(
 # ------------------------------------------------------------------- other continuous distributions
 
 
+@draw
 def exponential(
     generator: Generator | None, size: Size, lambd: float = 1.0, dtype: DTypeLike = np.float32
 ) -> np.ndarray:
@@ -795,6 +819,7 @@ def exponential(
     return _cast(-1.0 / lambd * _c_library(np.log1p, -u), dtype).reshape(shape)
 
 
+@draw
 def cauchy(
     generator: Generator | None,
     size: Size,
@@ -817,6 +842,7 @@ def cauchy(
     return _cast(_multiply_add(tangents, sigma, median), dtype).reshape(shape)
 
 
+@draw
 def geometric(
     generator: Generator | None, size: Size, p: float, dtype: DTypeLike = np.float32
 ) -> np.ndarray:
@@ -840,6 +866,7 @@ def _uniform_float64(generator: Generator | None, shape: tuple[int, ...]) -> np.
         return g._uniform(math.prod(shape), np.dtype(np.float64))
 
 
+@draw
 def poisson(
     generator: Generator | None, rate: ArrayLike, dtype: DTypeLike | None = None
 ) -> np.ndarray:
@@ -860,6 +887,7 @@ def poisson(
 # --------------------------------------------------------------------------------------- integers
 
 
+@draw
 def random_integers(
     generator: Generator | None,
     low: int,
@@ -907,6 +935,7 @@ def random_integers(
     return integers.astype(dtype, copy=False).reshape(shape)
 
 
+@draw
 def full_range_integers(
     generator: Generator | None, size: Size, dtype: DTypeLike = np.int64
 ) -> np.ndarray:
@@ -932,6 +961,7 @@ def full_range_integers(
     return words.astype(dtype).reshape(shape)
 
 
+@draw
 def permutation(generator: Generator | None, n: int, dtype: DTypeLike = np.int64) -> np.ndarray:
     """The integers 0 … n-1 in random order: ``torch.randperm``.
 
@@ -1004,6 +1034,7 @@ def _after_swaps(partner: np.ndarray) -> np.ndarray:
     return order
 
 
+@draw
 def multinomial(
     generator: Generator | None, probs: ArrayLike, num_samples: int, replacement: bool = False
 ) -> np.ndarray:

@@ -25,6 +25,7 @@ from kilograd.autograd import driver
 from kilograd.autograd.driver import Edge, Node, Pick, record
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import DimError, DtypeError, GradError, ShapeError
+from kilograd.kernels.kernel import CHANGES, as_one_step
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as index_ops
 from kilograd.ops import linalg as linalg_ops
@@ -225,6 +226,7 @@ class Tensor(Box):
         if value and self.array.dtype.kind == "c":
             raise GradError("gradients of complex tensors are not implemented in kilograd")
         self._leaf = bool(value)
+        CHANGES[0] += 1
 
     def requires_grad_(self: T, requires_grad: bool = True) -> T:
         """Set ``requires_grad`` in place and return the tensor."""
@@ -714,8 +716,11 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
         bit += bit
     try:
         y = op.forward(*arrays, **options)
-    except (ValueError, TypeError) as e:
-        raise explain(op, arrays, e) from None
+    except Exception as e:
+        try:
+            y = as_one_step(op.forward, tuple(arrays), options, op.name, e)
+        except (ValueError, TypeError) as e:
+            raise explain(op, arrays, e) from None
     residuals: tuple[Any, ...] = ()
     if op.residuals:
         y, *rest = y

@@ -22,6 +22,7 @@ import numpy as np
 
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import GradError, ShapeError
+from kilograd.kernels.kernel import as_one_step
 from kilograd.ops.op import Op, Plan
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ class Node:
             kept = self._as_tensors(kept)
         inputs, result = self.inputs, []
         for where, rule, pick in self.plan.rules:
-            share = rule(g, *pick(kept))
+            try:
+                share = rule(g, *pick(kept))
+            except Exception as e:
+                share = as_one_step(rule, (g, *pick(kept)), {}, f"{self.op.name}_gradient", e)
             if type(where) is int:
                 edge = inputs[where]
                 if edge is not None and share is not None:

@@ -8,13 +8,31 @@ lives on another device, so sees one step "conv_forward" instead of the loops in
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
 
 F = TypeVar("F", bound=Callable[..., Any])
 KERNELS: dict[str, Callable[..., Any]] = {}
+TRACE: ContextVar[Any] = ContextVar("kilograd_trace", default=None)  # the recording in progress
+
+
+CHANGES = [0]  # how often the structure of a model or an optimizer has changed: compiled steps look
+
+
+class Untraceable(Exception):
+    """A recording array was asked for its values: what asked is recorded as one step instead."""
+
+
+def as_one_step(fn: Any, args: Any, options: Any, name: str, error: Exception) -> Any:
+    """After ``fn`` failed: if a step is being recorded, ``fn`` is one step of it; else it failed."""
+    trace = TRACE.get()
+    if trace is None:
+        raise error
+    return trace.opaque(fn, args, options, name)
 
 
 def kernel(fn: F) -> F:
@@ -42,3 +60,26 @@ def kernel(fn: F) -> F:
     call.nin = getattr(fn, "nin", fn.__code__.co_argcount)  # type: ignore[attr-defined]  # as ufuncs say it
     KERNELS[fn.__name__] = call
     return call  # type: ignore[return-value]
+
+
+@kernel
+def number(x: Any) -> Any:
+    """A number of a rule that may change from call to call: a 0-d array's value, or the number.
+
+    An optimizer's learning rate and step count go through here: plain Python floats when the step
+    runs eagerly, places in the program when it is compiled.
+
+    >>> number(np.array(2.0)), number(0.5)
+    (2.0, 0.5)
+    """
+    return x.item() if hasattr(x, "item") else x
+
+
+@kernel
+def square_root(x: float) -> float:
+    """The root of a number (``math.sqrt`` would ask for its value at once).
+
+    >>> square_root(9.0)
+    3.0
+    """
+    return math.sqrt(x)

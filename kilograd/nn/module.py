@@ -22,6 +22,7 @@ import numpy as np
 
 from kilograd import dtypes
 from kilograd.autograd.modes import ModeContext
+from kilograd.kernels.kernel import CHANGES, TRACE
 from kilograd.nn.hooks import GLOBAL, BackwardHooks, Hook, as_tuple
 from kilograd.nn.parameter import Buffer, Parameter, is_lazy
 from kilograd.tensor import RemovableHandle, Tensor, device, wrap
@@ -111,6 +112,8 @@ class Module:
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if (trace := TRACE.get()) is not None:
+            trace.saw_module(self)
         if self._hooked:
             return self._call_with_hooks(args, kwargs)
         return self.forward(*args, **kwargs)
@@ -155,6 +158,7 @@ class Module:
         return [*GLOBAL[kind].items(), *getattr(self, f"_{kind}").items()]
 
     def _hook(self, kind: str, hook: Any, *, prepend: bool = False, **how: Any) -> RemovableHandle:
+        CHANGES[0] += 1
         hooks = self.__dict__.setdefault(f"_{kind}", {})
         if kind.startswith(("forward", "backward")):
             self.__dict__["_hooked"] = True
@@ -196,6 +200,7 @@ class Module:
     # --- attributes -------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
+        CHANGES[0] += 1
         mine = self.__dict__
         kinds: tuple[Any, ...] = (Parameter, Buffer, Module)
         for registry, kind in zip(_REGISTRIES, kinds, strict=True):
@@ -236,6 +241,7 @@ class Module:
 
     def _unregister(self, name: str) -> bool:
         """Forget an entry of any registry; whether there was one."""
+        CHANGES[0] += 1
         mine = self.__dict__
         mine.get("_non_persistent_buffers_set", set()).discard(name)
         for registry in _REGISTRIES:
@@ -256,6 +262,7 @@ class Module:
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter (None: there is none by that name, and it is not in state_dict)."""
+        CHANGES[0] += 1
         self._check_free(name, "_parameters", "parameter")
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
@@ -272,6 +279,7 @@ class Module:
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is state but not learned, e.g. running statistics."""
+        CHANGES[0] += 1
         self._check_free(name, "_buffers", "buffer")
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(

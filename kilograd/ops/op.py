@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kilograd.kernels.kernel import as_one_step
+
 Rule = Callable[..., Any]
 _SHAPE = "_shape"
 
@@ -123,7 +125,10 @@ class Op:
         for a in args:
             if isinstance(a, Box):
                 return a._apply(self, args, options)
-        y = self.forward(*args, **options)
+        try:
+            y = self.forward(*args, **options)
+        except Exception as e:
+            y = as_one_step(self.forward, args, options, self.name, e)
         return y[0] if self.residuals else y
 
     def plan(self, needs: int, count: int) -> Plan:

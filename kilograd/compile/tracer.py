@@ -1,0 +1,948 @@
+"""The tracer: an array that computes, and writes down what was computed.
+
+A compiled function is traced by running it once, for real, with a :class:`Tracer` in place of every
+array. A Tracer holds the concrete array and does what it is asked; each NumPy function, ufunc and
+``@kernel`` that meets it becomes an :class:`~kilograd.compile.graph.Equation`. So shapes and dtypes
+come from NumPy itself, and the rules of ``ops/`` need not know.
+
+Four things that are not plain functions:
+
+* **Memory**. In-place writes give the written array a new value in the graph; a view remembers how
+  it is taken from its root, so that writing through either is seen through the other.
+* **State**. While a trace runs, reading ``tensor.array`` hands out the Tracer of that tensor: one
+  that existed before (a parameter, a buffer, optimizer state) is thereby found, read by reference,
+  and written back at the end of the program.
+* **Values**. Code that asks for values (``bool``, ``item``, ``np.asarray``) cannot be followed. In
+  the middle of an op, the whole op becomes one opaque equation (it is a pure function); in the user's
+  function the trace is given up, with the line, and the step goes on eagerly.
+* **Randomness**. A draw is an equation with an effect: it keeps its place.
+
+Read next: ``compile/graph.py``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from kilograd import random
+from kilograd.autograd.driver import Node, reachable
+from kilograd.compile.graph import NAMES, Equation, Graph, Var, cast, follow, mapped, put, put_view
+from kilograd.errors import TraceError
+from kilograd.kernels.kernel import TRACE, Untraceable, number, square_root
+from kilograd.ops.op import Op
+from kilograd.tensor import Tensor, apply
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OPS = {apply.__code__, Node.shares.__code__, Op.__call__.__code__}  # inside these, an op is running
+_MUTATING = {np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
+
+
+def users_line() -> str:
+    """Where in the user's code we are: ``file:line in function``."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def _running_op() -> Any:
+    """The frame of the op in the middle of which we are; None in the user's or a function's code."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame.f_code in _OPS:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+class Recorded:
+    """A value of the program being recorded: an array (Tracer) or a Python number (Number)."""
+
+    __slots__ = ("__weakref__", "trace", "value")
+    __hash__ = object.__hash__
+    trace: Trace
+    value: Any
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        trace = self.trace
+        if not trace.recording:
+            return trace.merely_run(getattr(ufunc, method), inputs, kwargs)
+        if method == "at":
+            raise trace.untraceable(f"np.{ufunc.__name__}.at")
+        out = kwargs.pop("out", None)
+        fn = ufunc if method == "__call__" else getattr(ufunc, method)
+        if out is None:
+            return trace.record(fn, inputs, kwargs)
+        if len(out) != 1 or not isinstance(out[0], Tracer):
+            raise trace.untraceable("writing into an array that is not recorded")
+        kwargs["out"] = out[0]
+        return trace.record_into(fn, inputs, kwargs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        trace = self.trace
+        if not trace.recording:
+            return trace.merely_run(func, args, kwargs)
+        if func is np.copyto:
+            return trace.copy_to(*args, **kwargs)
+        if func in _MUTATING:
+            raise trace.untraceable(f"np.{func.__name__}")
+        if func in _SHAPES:
+            return func(*mapped(concrete, args), **kwargs)
+        if kwargs.get("out") is not None:
+            return trace.record_into(func, args, dict(kwargs))
+        return trace.record(func, args, {k: v for k, v in kwargs.items() if k != "out"})
+
+    def __array_kernel__(self, kernel: Any, args: Any, kwargs: Any) -> Any:
+        if kernel is number:
+            return self.trace.to_number(args[0])
+        if kernel is square_root:
+            return args[0] ** 0.5
+        return self.trace.record(kernel, args, kwargs)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self.trace.value_of(self, "np.asarray"), dtype=dtype, copy=copy)
+
+
+_SHAPES = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj,
+           np.may_share_memory, np.shares_memory, np.min_scalar_type}  # fmt: skip
+
+
+def concrete(x: Any) -> Any:
+    """What a recorded value is right now."""
+    return x.value if isinstance(x, Recorded) else x
+
+
+def _operator(fn: Any, on_numbers: Any, swap: bool = False) -> Any:
+    def method(self: Recorded, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return NotImplemented
+        args = (other, self) if swap else (self, other)
+        numbers = all(isinstance(a, (Number, int, float)) for a in args)
+        return self.trace.record(on_numbers if numbers else fn, args, {})
+
+    return method
+
+
+def _inplace(fn: Any) -> Any:
+    def method(self: Tracer, other: Any) -> Any:
+        return self.trace.record_into(fn, (self, other), {"out": self})
+
+    return method
+
+
+for _name, _ufunc, _plain in (
+    ("add", np.add, operator.add), ("sub", np.subtract, operator.sub),
+    ("mul", np.multiply, operator.mul), ("truediv", np.divide, operator.truediv),
+    ("floordiv", np.floor_divide, operator.floordiv), ("mod", np.remainder, operator.mod),
+    ("pow", operator.pow, operator.pow), ("and", np.bitwise_and, operator.and_),
+    ("or", np.bitwise_or, operator.or_), ("xor", np.bitwise_xor, operator.xor),
+    ("lshift", np.left_shift, operator.lshift), ("rshift", np.right_shift, operator.rshift),
+    ("matmul", np.matmul, operator.matmul),
+):  # fmt: skip
+    setattr(Recorded, f"__{_name}__", _operator(_ufunc, _plain))
+    setattr(Recorded, f"__r{_name}__", _operator(_ufunc, _plain, swap=True))
+
+
+class Number(Recorded):
+    """A Python number that may change from call to call: a learning rate, a step count.
+
+    Comparing it decides something now, so that the setting it came from becomes a guard.
+    """
+
+    __slots__ = ("pins", "var")
+
+    def __init__(self, trace: Trace, value: Any, var: Var, pins: frozenset[Any] | None) -> None:
+        self.trace = trace
+        self.value = value
+        self.var = var
+        self.pins = pins  # the settings it depends on; None: it depends on arrays
+
+    def _decided(self, other: Any = 0) -> Any:
+        for n in (self, other):
+            if isinstance(n, Number):
+                if n.pins is None:
+                    return n.trace.value_of(n, "a decision that depends on values")
+                n.trace.pinned |= n.pins
+        return self.value
+
+    def __bool__(self) -> bool:
+        return bool(self._decided())
+
+    def __float__(self) -> float:
+        return float(self._decided())
+
+    def __int__(self) -> int:
+        return int(self._decided())
+
+    def __neg__(self) -> Any:
+        return self.trace.record(operator.neg, (self,), {})
+
+    def __abs__(self) -> Any:
+        return self.trace.record(operator.abs, (self,), {})
+
+    def __repr__(self) -> str:
+        return f"<number {self.value}>"
+
+
+def _comparison(fn: Any) -> Any:
+    def method(self: Number, other: Any) -> Any:
+        if isinstance(other, (Tracer, np.ndarray)):
+            return NotImplemented
+        return fn(self._decided(other), concrete(other))
+
+    return method
+
+
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    setattr(Number, f"__{_name}__", _comparison(getattr(operator, _name)))
+
+
+class Tracer(Recorded):
+    """An array of the program being recorded."""
+
+    __slots__ = ("_var", "path", "root", "seen", "version")
+    __array_priority__ = 1000
+
+    def __init__(self, trace: Trace, value: Any, var: Var) -> None:
+        self.trace = trace
+        self.value = value
+        self._var = var
+        self.root: Tracer = self
+        self.path: tuple[Any, ...] = ()  # from the root to this view
+        self.version = self.seen = 0
+
+    @property
+    def var(self) -> Var:
+        """The value in the graph; a view of what was written since is taken anew."""
+        root = self.root
+        if self.seen != root.version:
+            v: Any = root._var
+            for fn, args, kwargs in self.path:
+                v = self.trace.derive(fn, v, args, kwargs)
+            self._var, self.seen = v, root.version
+        return self._var
+
+    # what code asks about arrays is known without recording
+    shape = property(lambda self: self.value.shape)
+    dtype = property(lambda self: self.value.dtype)
+    ndim = property(lambda self: self.value.ndim)
+    size = property(lambda self: self.value.size)
+    nbytes = property(lambda self: self.value.nbytes)
+    itemsize = property(lambda self: self.value.itemsize)
+    strides = property(lambda self: self.value.strides)
+    flags = property(lambda self: self.value.flags)
+
+    @property
+    def base(self) -> Any:
+        return None if self.root is self else self.root
+
+    @property
+    def __array_interface__(self) -> Any:
+        if sys._getframe(1).f_code.co_filename.startswith(_PACKAGE):
+            return self.value.__array_interface__  # functions compare addresses
+        raise AttributeError("__array_interface__")
+
+    @property
+    def ctypes(self) -> Any:
+        return self.value.ctypes
+
+    @property
+    def T(self) -> Any:
+        return self.transpose()
+
+    @property
+    def mT(self) -> Any:
+        return self.swapaxes(-1, -2)  # type: ignore[attr-defined]
+
+    @property
+    def real(self) -> Any:
+        return self if self.dtype.kind != "c" else self.trace.record(np.real, (self,), {})
+
+    @property
+    def imag(self) -> Any:
+        return self.trace.record(np.imag, (self,), {})
+
+    @property
+    def flat(self) -> Any:
+        raise self.trace.untraceable(".flat")
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.trace.record(operator.getitem, (self, index), {})
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        trace = self.trace
+        self.value[mapped(concrete, index)] = concrete(values)
+        if index is Ellipsis and not self.path:
+            return trace.write(self, trace.fitted(values, self))
+        args = mapped(trace.as_var, (self, index, values))
+        trace.write(self, trace.equation(put, args, {}, self.value))
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self.value)))
+
+    def transpose(self, *axes: Any) -> Any:
+        if len(axes) == 1 and (axes[0] is None or type(axes[0]) in (tuple, list)):
+            axes = axes[0]
+        axes = tuple(range(self.ndim))[::-1] if not axes else tuple([a % self.ndim for a in axes])
+        return self.trace.record(np.transpose, (self, axes), {})
+
+    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> Any:
+        if len(shape) == 1 and type(shape[0]) in (tuple, list):
+            shape = tuple(shape[0])
+        return self.trace.record(np.reshape, (self, tuple(int(n) for n in shape)), {})
+
+    def ravel(self) -> Any:
+        return self.reshape(-1)
+
+    def flatten(self) -> Any:
+        return self.reshape(-1).copy()  # type: ignore[attr-defined]
+
+    def astype(self, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True,
+               copy: bool = True) -> Any:  # fmt: skip
+        dtype = np.dtype(dtype)
+        if dtype == self.dtype:
+            return self if not copy else self.copy()  # type: ignore[attr-defined]
+        return self.trace.record(cast, (self, dtype), {})
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
+
+    def item(self, *args: Any) -> Any:
+        return self.trace.value_of(self, ".item()").item(*args)
+
+    def tolist(self) -> Any:
+        return self.trace.value_of(self, ".tolist()").tolist()
+
+    def tobytes(self) -> Any:
+        return self.trace.value_of(self, ".tobytes()").tobytes()
+
+    def __bool__(self) -> bool:
+        return bool(self.trace.value_of(self, "bool()"))
+
+    def __float__(self) -> float:
+        return float(self.trace.value_of(self, "float()"))
+
+    def __int__(self) -> int:
+        return int(self.trace.value_of(self, "int()"))
+
+    def __complex__(self) -> complex:
+        return complex(self.trace.value_of(self, "complex()"))
+
+    def __index__(self) -> int:
+        return operator.index(self.trace.value_of(self, "an index"))
+
+    def __neg__(self) -> Any:
+        return self.trace.record(np.negative, (self,), {})
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return self.trace.record(np.absolute, (self,), {})
+
+    def __invert__(self) -> Any:
+        return self.trace.record(np.invert, (self,), {})
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.trace.value_of(self, "in")
+
+    def __repr__(self) -> str:
+        return f"<tracer {self._var} {self.dtype}{list(self.shape)}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if hasattr(np.ndarray, name):  # a method we do not record
+            raise self.trace.untraceable(f".{name}")
+        raise AttributeError(name)
+
+
+for _name, _ufunc, _ in (
+    ("add", np.add, 0), ("sub", np.subtract, 0), ("mul", np.multiply, 0),
+    ("truediv", np.divide, 0), ("floordiv", np.floor_divide, 0), ("mod", np.remainder, 0),
+    ("pow", np.power, 0), ("and", np.bitwise_and, 0), ("or", np.bitwise_or, 0),
+    ("xor", np.bitwise_xor, 0), ("lshift", np.left_shift, 0), ("rshift", np.right_shift, 0),
+):  # fmt: skip
+    setattr(Tracer, f"__i{_name}__", _inplace(_ufunc))
+for _name, _ufunc in (
+    ("eq", np.equal), ("ne", np.not_equal), ("lt", np.less), ("le", np.less_equal),
+    ("gt", np.greater), ("ge", np.greater_equal),
+):  # fmt: skip
+    setattr(Tracer, f"__{_name}__", _operator(_ufunc, _ufunc))
+# Methods that read: recorded as ndarray's own. (Those with another signature are written out above.)
+for _name in (
+    "sum", "mean", "max", "min", "prod", "all", "any", "copy", "dot", "repeat", "argmax", "argmin",
+    "argsort", "cumsum", "cumprod", "take", "squeeze", "swapaxes", "diagonal", "conj",
+    "conjugate", "clip", "round", "searchsorted",
+):  # fmt: skip
+    setattr(
+        Tracer, _name,
+        (lambda fn: lambda self, *args, **kwargs: self._trace_method(fn, args, kwargs))(
+            getattr(np.ndarray, _name)
+        ),
+    )  # fmt: skip
+
+
+def _trace_method(self: Tracer, fn: Any, args: Any, kwargs: Any) -> Any:
+    if kwargs.get("out") is not None:
+        return self.trace.record_into(fn, (self, *args), kwargs)
+    return self.trace.record(fn, (self, *args), kwargs)
+
+
+Tracer._trace_method = _trace_method  # type: ignore[attr-defined]
+
+
+class Source:
+    """Where an input of the program is found when it runs.
+
+    ``kind``: "argument" (key: its number), "tensor" (owner: the tensor), "grad" (owner: the tensor
+    whose ``.grad`` it is), "setting" (owner: a parameter group, key: (name, place in it or None)).
+    """
+
+    __slots__ = ("array", "key", "kind", "line", "owner", "var")
+
+    def __init__(self, kind: str, var: Var, array: Any, owner: Any = None, key: Any = None) -> None:
+        self.kind = kind
+        self.var = var
+        self.array = array
+        self.owner = owner
+        self.key = key
+        self.line = ""
+
+
+class Trace:
+    """One recording: the graph as it grows, the state that was met, and what could not be followed."""
+
+    def __init__(self, fullgraph: bool = False) -> None:
+        self.graph = Graph()
+        self.fullgraph = fullgraph
+        self.failure: str | None = None
+        self.open = True
+        self.counter = itertools.count()
+        self.sources: list[Source] = []
+        self.tracers: dict[int, Tracer] = {}  # id(tensor) → its tracer, for tensors of before
+        self.owners: dict[int, Tensor] = {}  # keeps those ids from being reused
+        self.by_memory: dict[int, Tracer] = {}  # id(array) → tracer, for arrays of before
+        self.made: list[tuple[Any, str]] = []  # (weakref to a tensor of this trace, line)
+        self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # .grad as it was before
+        self.grads_read: dict[int, Tensor] = {}  # tensors whose .grad was looked at before it was set
+        self.grad_owner: dict[int, Tensor] = {}  # id(.grad tensor of before) → its owner
+        self.pinned: set[Any] = set()
+        self.numbers: dict[Any, Number] = {}
+        self.groups: dict[int, Any] = {}
+        self.modules: dict[int, Any] = {}
+        self.optimizers: dict[int, Any] = {}
+        self.generators: dict[int, Any] = {}
+        self.cells: dict[int, tuple[list[int], int]] = {}  # version counters as they were
+
+    # --- values that cannot be followed -----------------------------------------------------------
+
+    def fail(self, why: str) -> None:
+        """Give up recording (the step goes on eagerly), or raise if that was asked for."""
+        if self.failure is None:
+            self.failure = f"{why}\n  at {users_line()}"
+            if self.fullgraph:
+                raise TraceError(self.failure)
+
+    def untraceable(self, what: str) -> Untraceable:
+        """The exception that makes the op being run one opaque equation."""
+        return Untraceable(f"{what} of a traced array")
+
+    def value_of(self, x: Any, what: str) -> Any:
+        """The concrete value: inside an op that makes the op opaque, elsewhere it ends the trace."""
+        if self.recording:
+            if _running_op() is not None:
+                raise self.untraceable(what)
+            self.fail(
+                f"{what} reads the value of a traced tensor, which is not known when the program is made"
+            )
+        return x.value
+
+    def foreign(self, array: Any) -> None:
+        """A NumPy array of the user's: its values would be frozen into the program."""
+        self.fail(
+            "a NumPy array is used in a compiled function: its values would be frozen. Make it a tensor "
+            "outside (it is then read by reference), pass it as an argument, or say "
+            "kg.compile.constant(array)"
+        )
+
+    @property
+    def recording(self) -> bool:
+        return self.open and self.failure is None
+
+    def merely_run(self, fn: Any, args: Any, kwargs: Any) -> Any:
+        """What is left to do once the trace was given up."""
+        result = fn(*mapped(concrete, args), **mapped(concrete, kwargs))
+        out = kwargs.get("out")
+        if out is not None:
+            return out[0] if type(out) is tuple and len(out) == 1 else out
+        return self.unrecorded(result, args)
+
+    # --- recording --------------------------------------------------------------------------------
+
+    def variable(self, value: Any, prefix: str = "v") -> Var:
+        """A new Var for a concrete value."""
+        if isinstance(value, np.ndarray):
+            return Var(f"{prefix}{next(self.counter)}", value.shape, value.dtype)
+        return Var(f"s{next(self.counter)}", (), np.dtype(type(value)), number=True)
+
+    def as_var(self, x: Any) -> Any:
+        """What stands for an argument in an equation."""
+        if isinstance(x, Recorded):
+            return x.var  # type: ignore[attr-defined]
+        if isinstance(x, np.ndarray) and x.dtype != object:
+            return self.constant(x)
+        if isinstance(x, Tensor):
+            return self.as_var(x.array)
+        return x
+
+    def constant(self, array: Any) -> Var:
+        """An array made by an op from shapes and options: it is the same every time."""
+        frame = _running_op()
+        if frame is not None:
+            given = frame.f_locals.get("arrays") or frame.f_locals.get("args") or ()
+            if any(a is array for a in given):
+                self.foreign(array)
+        v = self.variable(array, "c")
+        self.graph.constants[v] = array.copy()
+        return v
+
+    def equation(self, fn: Any, args: Any, kwargs: Any, like: Any, effect: bool = False) -> Var:
+        """Append ``v = fn(args)`` for a result like a concrete one."""
+        v = self.variable(like)
+        self.graph.equations.append(Equation((v,), fn, args, kwargs, users_line(), effect))
+        return v
+
+    def derive(self, fn: Any, v: Var, args: Any, kwargs: Any) -> Var:
+        """A view of a new value, as it was taken of the old one."""
+        like = fn(np.broadcast_to(np.empty((), v.dtype), v.shape), *args, **kwargs)
+        return self.equation(fn, (v, *args), kwargs, like)
+
+    def record(self, fn: Any, args: Any, kwargs: Any, effect: bool = False) -> Any:
+        """Run ``fn`` on the concrete values and append the equation."""
+        plain_args, plain_kwargs = mapped(concrete, args), mapped(concrete, kwargs)
+        if not self.recording:
+            return self.unrecorded(fn(*plain_args, **plain_kwargs), args)
+        result = fn(*plain_args, **plain_kwargs)
+        if isinstance(result, (np.generic,)):
+            result = np.asarray(result)
+        if type(result) is np.ndarray:
+            first = args[0] if args else None
+            if isinstance(first, Tracer):
+                if result is first.value:
+                    return first
+                if _is_view(result, first.value) and not _holds_recorded(args[1:], kwargs):
+                    return self.view(fn, first, args[1:], kwargs, result)
+            out = self.equation(
+                fn, mapped(self.as_var, args), mapped(self.as_var, kwargs), result, effect
+            )
+            return Tracer(self, result, out)
+        return self._record_several(fn, args, kwargs, result, effect)
+
+    def _record_several(self, fn: Any, args: Any, kwargs: Any, result: Any, effect: bool) -> Any:
+        """A result that is a number, or a structure of arrays and numbers."""
+        pins: frozenset[Any] | None = frozenset()
+        for a in itertools.chain(_leaves(args), _leaves(kwargs)):
+            if isinstance(a, Number) and a.pins is not None and pins is not None:
+                pins |= a.pins
+            elif isinstance(a, Recorded):
+                pins = None
+        outs: list[Var] = []
+
+        def wrapped(x: Any) -> Any:
+            if isinstance(x, np.generic):
+                x = np.asarray(x)
+            if isinstance(x, np.ndarray):
+                out: Any = Tracer(self, x, self.variable(x))
+                outs.append(out.var)
+            elif isinstance(x, (float, int)) and not isinstance(x, bool):
+                out = Number(self, x, self.variable(x), pins)
+                outs.append(out.var)
+            elif x is None or isinstance(x, (str, np.dtype)):
+                return x
+            else:
+                raise self.untraceable(f"a result of type {type(x).__name__}")
+            return out
+
+        got = mapped(wrapped, result)
+        tree = mapped(lambda x: x.var if isinstance(x, Recorded) else x, got)
+        self.graph.equations.append(
+            Equation(
+                tuple(outs), fn, mapped(self.as_var, args), mapped(self.as_var, kwargs),
+                users_line(), effect, None if isinstance(got, Recorded) else tree,
+            )
+        )  # fmt: skip
+        return got
+
+    def unrecorded(self, result: Any, args: Any) -> Any:
+        """A result after the trace was given up: still a Tracer, so that writes stay together."""
+        if not self.open:
+            return result
+
+        def wrapped(x: Any) -> Any:
+            if isinstance(x, np.generic):
+                x = np.asarray(x)
+            if not isinstance(x, np.ndarray):
+                return x
+            for a in args:
+                if isinstance(a, Tracer) and a.value is x:
+                    return a
+            return Tracer(self, x, Var("?", x.shape, x.dtype))
+
+        return mapped(wrapped, result)
+
+    def view(self, fn: Any, of: Tracer, args: Any, kwargs: Any, result: Any) -> Tracer:
+        """A Tracer of part of another's memory."""
+        v = self.equation(fn, (of.var, *args), kwargs, result)
+        new = Tracer(self, result, v)
+        new.root, new.path = of.root, (*of.path, (fn, args, kwargs))
+        new.seen = of.root.version
+        return new
+
+    def record_into(self, fn: Any, args: Any, kwargs: Any) -> Any:
+        """``fn(*args, out=tracer)``: a new value for that tracer's memory."""
+        out = kwargs.pop("out")
+        out = out[0] if type(out) is tuple else out
+        if not isinstance(out, Tracer):
+            raise self.untraceable("writing into an array that is not recorded")
+        plain = mapped(concrete, args), mapped(concrete, kwargs)
+        if not self.recording:
+            fn(*plain[0], **plain[1], out=out.value)
+            return out
+        var_args, var_kwargs = mapped(self.as_var, args), mapped(self.as_var, kwargs)
+        where = kwargs.get("where")
+        if where is not None and where is not True:
+            raise self.untraceable("out= with where=")
+        like = _result_like(fn, *plain)
+        fn(*plain[0], **plain[1], out=out.value)
+        v = self.equation(fn, var_args, var_kwargs, like)
+        self.write(out, self.fit(v, out))
+        return out
+
+    def copy_to(self, to: Any, source: Any, casting: str = "same_kind", where: Any = True) -> None:
+        """``np.copyto``."""
+        if not isinstance(to, Tracer):
+            raise self.untraceable("writing into an array that is not recorded")
+        np.copyto(to.value, concrete(source), casting=casting, where=concrete(where))  # type: ignore[arg-type]
+        if self.recording:
+            if where is not True:
+                args = (self.as_var(where), self.as_var(source), to.var)
+                like = np.where(concrete(where), concrete(source), to.value)
+                self.write(to, self.fit(self.equation(np.where, args, {}, like), to))
+            else:
+                self.write(to, self.fitted(source, to))
+
+    def fitted(self, values: Any, to: Tracer) -> Var:
+        """The Var of values in the shape and dtype of the memory they are written to."""
+        v = self.as_var(values if isinstance(values, (Recorded, np.ndarray)) else np.asarray(values))
+        return self.fit(v, to)
+
+    def fit(self, v: Var, to: Tracer) -> Var:
+        if v.number:
+            v = self.equation(np.asarray, (v, to.dtype), {}, np.empty((), to.dtype))
+        if v.dtype != to.dtype:
+            v = self.equation(cast, (v, to.dtype), {}, np.broadcast_to(np.empty((), to.dtype), v.shape))
+        if v.shape != to.shape:
+            like = to.value
+            if len(v.shape) > len(to.shape):  # leading axes of size 1
+                v = self.equation(np.reshape, (v, to.shape), {}, like)
+            else:
+                v = self.equation(np.broadcast_to, (v, to.shape), {}, like)
+        return v
+
+    def write(self, to: Tracer, v: Var) -> None:
+        """The memory of a Tracer has the value ``v`` from here on."""
+        if not self.recording:
+            return
+        root = to.root
+        if to is not root:
+            to.var  # noqa: B018 (up to date before the root changes)
+            v, part = (
+                self.equation(put_view, (root._var, v), {"path": to.path}, root.value), v,
+            )  # fmt: skip
+            to._var, to.seen = part, root.version + 1
+        root._var = v
+        root.version += 1
+        if to is root:
+            root.seen = root.version
+
+    # --- opaque steps, draws, numbers -------------------------------------------------------------
+
+    def opaque(self, fn: Any, args: Any, kwargs: Any, name: str) -> Any:
+        """An op or rule as one equation."""
+        if self.failure is None:
+            NAMES.setdefault(fn, name)
+        token = TRACE.set(None)
+        try:
+            return self.record(fn, args, kwargs)
+        finally:
+            TRACE.reset(token)
+
+    def draw(self, fn: Any, generator: Any, args: Any, kwargs: Any) -> Any:
+        """Random numbers: an effect on a generator."""
+        self.generators.setdefault(id(generator), generator)
+        if not self.recording:
+            return self.merely_run(fn, (generator, *args), kwargs)
+        token = TRACE.set(None)
+        try:
+            return self.record(fn, (generator, *args), kwargs, effect=True)
+        finally:
+            TRACE.reset(token)
+
+    def to_number(self, x: Any) -> Any:
+        """The value of a 0-d array as a number of the program."""
+        if isinstance(x, Number):
+            return x
+        value = x.value.item()
+        if not self.recording:
+            return value
+        v = self.variable(value)
+        self.graph.equations.append(
+            Equation((v,), np.ndarray.item, (x.var,), {}, users_line())
+        )
+        return Number(self, value, v, None)
+
+    def settings(self, group: dict[str, Any]) -> dict[str, Any]:
+        """A parameter group whose floats are numbers of the program."""
+        if not self.recording:
+            return group
+        found = self.groups.get(id(group))
+        if found is None:
+            copy = {
+                name: self._setting(group, name, value)
+                for name, value in group.items()
+                if name != "params"
+            }
+            copy["params"] = group["params"]
+            found = self.groups[id(group)] = (copy, group)
+        return found[0]
+
+    def _setting(self, group: Any, name: str, value: Any) -> Any:
+        if type(value) is float or (type(value) is int and name == "lr"):
+            return self._number_input(group, (name, None), value)
+        if type(value) is tuple and value and all(type(v) is float for v in value):
+            return tuple(self._number_input(group, (name, i), v) for i, v in enumerate(value))
+        return value
+
+    def _number_input(self, group: Any, key: Any, value: Any) -> Number:
+        v = Var(f"{key[0]}{next(self.counter)}", (), np.dtype(type(value)), number=True)
+        self.graph.inputs.append(v)
+        source = Source("setting", v, value, group, key)
+        self.sources.append(source)
+        return Number(self, value, v, frozenset([source]))
+
+    def saw_module(self, module: Any) -> None:
+        """A layer ran: what it is set to is a guard."""
+        self.modules.setdefault(id(module), module)
+
+    def saw_optimizer(self, optimizer: Any) -> None:
+        """An optimizer stepped: which state it holds is a guard."""
+        self.optimizers.setdefault(id(optimizer), optimizer)
+
+    # --- tensors ------------------------------------------------------------------------------------
+
+    def argument(self, t: Tensor, place: int) -> None:
+        """Register an argument before the function runs."""
+        self._input(t, t.__dict__["array"], "argument", place)
+
+    def lift(self, t: Tensor, array: Any) -> Any:
+        """The Tracer of a tensor that existed before."""
+        found = self.tracers.get(id(t))
+        if found is not None:
+            return found
+        if self.failure is not None:
+            return array
+        if t._node is not None:
+            self.fail(
+                "a tensor that was computed outside, with its graph, is used in a compiled function: "
+                "detach() it, or compute it inside"
+            )
+            return array
+        same = self.by_memory.get(id(array))
+        if same is not None:
+            self.tracers[id(t)], self.owners[id(t)] = same, t
+            return same
+        owner = self.grad_owner.get(id(t))
+        if owner is not None:
+            return self._input(t, array, "grad", None, owner)
+        return self._input(t, array, "tensor", None, t)
+
+    def _input(self, t: Tensor, array: Any, kind: str, key: Any, owner: Any = None) -> Tracer:
+        same = self.by_memory.get(id(array))
+        if same is None:
+            v = self.variable(array, {"argument": "x", "grad": "g"}.get(kind, "w"))
+            self.graph.inputs.append(v)
+            source = Source(kind, v, array, owner, key)
+            source.line = users_line()
+            self.sources.append(source)
+            same = self.by_memory[id(array)] = Tracer(self, array, v)
+        self.tracers[id(t)], self.owners[id(t)] = same, t
+        self.cells.setdefault(id(t._cell), (t._cell, t._cell[0]))
+        return same
+
+    def adopt(self, t: Tensor, array: Any) -> Any:
+        """What a tensor is to hold that gets its array during the trace."""
+        if not self.recording:
+            return array if not self.open else self._keep_track(t, array)
+        if "array" in t.__dict__ and id(t) in self.tracers:
+            self.fail("the memory of a tensor is exchanged (t.data = …) in a compiled function")
+            return array
+        if type(array) is np.ndarray:
+            array = Tracer(self, array, self.constant(array))
+        return self._keep_track(t, array)
+
+    def _keep_track(self, t: Tensor, array: Any) -> Any:
+        if isinstance(array, Tracer):
+            self.made.append((weakref.ref(t), users_line() if len(self.made) < 20000 else ""))
+        return array
+
+    def read_grad(self, t: Tensor, grad: Any) -> Any:
+        if id(t) not in self.grads:
+            self.grads[id(t)] = (t, grad)
+            self.grads_read[id(t)] = t
+            if grad is not None:
+                self.grad_owner[id(grad)] = t
+        return grad
+
+    def set_grad(self, t: Tensor, before: Any) -> None:
+        if id(t) not in self.grads:
+            self.grads[id(t)] = (t, before)
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the recording: what survives holds plain arrays again."""
+        self.open = False
+        nodes: list[Node] = []
+        for ref, _ in self.made:
+            t = ref()
+            if t is not None:
+                t.__dict__["array"] = concrete(t.__dict__["array"])
+                if t._node is not None:
+                    nodes.append(t._node)
+                if t._view is not None:
+                    parent, op, options = t._view
+                    t._view = (parent, op, mapped(concrete, options))
+        for node in reachable(nodes):
+            kept = getattr(node, "kept", None)
+            if kept:
+                node.kept = mapped(concrete, kept)
+
+    def survivors(self, known: set[int]) -> list[str]:
+        """Lines that made tensors which somebody still holds, other than the known ones."""
+        return [line for ref, line in self.made if (t := ref()) is not None and id(t) not in known]
+
+    def written(self) -> list[tuple[Source, Var]]:
+        """The inputs whose memory has another value now."""
+        result = []
+        for source in self.sources:
+            tracer = self.by_memory.get(id(source.array))
+            if tracer is not None and tracer._var is not source.var and source.kind != "setting":
+                result.append((source, tracer._var))
+        return result
+
+
+def _leaves(tree: Any) -> Any:
+    from kilograd.compile.graph import leaves
+
+    return leaves(tree)
+
+
+def _holds_recorded(*trees: Any) -> bool:
+    return any(isinstance(x, (Recorded, np.ndarray)) for tree in trees for x in _leaves(tree))
+
+
+def _is_view(y: Any, x: Any) -> bool:
+    base = y.base
+    return base is not None and x.size > 0 and (base is x or base is x.base) and np.may_share_memory(x, y)
+
+
+def _result_like(fn: Any, args: Any, kwargs: Any) -> Any:
+    """An array with the shape and dtype of the result, before something is written over its inputs."""
+    return np.asarray(fn(*args, **kwargs))
+
+
+# --- while a trace runs, the attributes of Tensor hand out tracers ----------------------------------
+
+
+class _ArrayOfTensor:
+    def __get__(self, t: Any, owner: Any = None) -> Any:
+        if t is None:
+            return self
+        try:
+            array = t.__dict__["array"]
+        except KeyError:
+            raise AttributeError("array") from None
+        trace = TRACE.get()
+        if trace is None or isinstance(array, Tracer) or not trace.open:
+            return array
+        return trace.lift(t, array)
+
+    def __set__(self, t: Any, array: Any) -> None:
+        trace = TRACE.get()
+        if trace is not None and trace.open:
+            array = trace.adopt(t, array)
+        t.__dict__["array"] = array
+
+
+class _GradOfTensor:
+    def __get__(self, t: Any, owner: Any = None) -> Any:
+        if t is None:
+            return None
+        grad = t.__dict__.get("grad")
+        trace = TRACE.get()
+        return grad if trace is None or not trace.open else trace.read_grad(t, grad)
+
+    def __set__(self, t: Any, value: Any) -> None:
+        trace = TRACE.get()
+        if trace is not None and trace.open:
+            trace.set_grad(t, t.__dict__.get("grad"))
+        t.__dict__["grad"] = value
+
+
+_tracing = 0
+_lock = threading.RLock()
+
+
+class tracing:
+    """A context in which a trace records what this thread does with tensors."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+
+    def __enter__(self) -> Trace:
+        global _tracing
+        with _lock:
+            _tracing += 1
+            if _tracing == 1:
+                Tensor.array = _ArrayOfTensor()  # type: ignore[assignment]
+                Tensor.grad = _GradOfTensor()  # type: ignore[assignment]
+        self.token = TRACE.set(self.trace)
+        return self.trace
+
+    def __exit__(self, *exc: object) -> None:
+        global _tracing
+        TRACE.reset(self.token)
+        self.trace.close()
+        with _lock:
+            _tracing -= 1
+            if _tracing == 0:
+                del Tensor.array
+                Tensor.grad = None
+
+
+# `random` declares its draws with the seam `draw`, which asks TRACE for the trace to record them.
+assert random
+assert follow
