@@ -581,6 +581,8 @@ def _native(program: Program, backend: str) -> Any:
 
 def execute(program: Program, tensors: list[Tensor]) -> Any:
     """Run a program and put its results where the eager step would."""
+    if hasattr(program.runner, "execute"):  # native
+        return program.runner.execute(tensors)
     values = program.values(tensors)
     outputs, writes = program.runner(*values)
     if program.written:

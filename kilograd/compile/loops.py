@@ -1,0 +1,265 @@
+"""A fused loop as the source of a native kernel.
+
+The index space is collapsed to as few dimensions as the strides of all operands allow; sizes and
+strides stay arguments, so that one kernel serves every size. What is fixed in the source is the
+number of dimensions and how each operand walks along the innermost one: by one, not at all, or by a
+step. Sums are collected in a register along the innermost dimension and added to memory outside.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kilograd.compile.fusion import Step, Sum
+from kilograd.compile.graph import Var, name_of
+from kilograd.compile.scalar import (
+    BOOL,
+    CODES,
+    F32,
+    F64,
+    I64,
+    LOADS,
+    converted,
+    expression,
+    kind_of,
+)
+from kilograd.kernels.native.build import Generated
+
+ROW = 4096  # a long sum is added up by rows of this many
+
+
+class Operand(NamedTuple):
+    """An array a loop reads or writes: its dtype and strides (elements) over the index space."""
+
+    var: Var
+    dtype: np.dtype
+    strides: tuple[int, ...]
+    role: str  # "load", "store", "sum"
+
+
+class Loop(NamedTuple):
+    """A kernel, and what its arguments are: numbers, or (operand, "address")."""
+
+    kernel: Generated
+    dtype: np.dtype
+    args: list[Any]
+    divides: bool
+
+
+def collapsed(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
+    """A shape with neighbouring dimensions made one where every operand allows it."""
+    dims = [d for d, n in enumerate(shape) if n != 1]
+    sizes: list[int] = []
+    steps: list[list[int]] = [[] for _ in strides]
+    for d in dims:
+        if sizes and all(
+            s[-1] == st[d] * shape[d] for s, st in zip(steps, strides, strict=True)
+        ):
+            sizes[-1] *= shape[d]
+            for s, st in zip(steps, strides, strict=True):
+                s[-1] = st[d]
+        else:
+            sizes.append(shape[d])
+            for s, st in zip(steps, strides, strict=True):
+                s.append(st[d])
+    return sizes, steps
+
+
+def write(step: Step, operands: list[Operand], scalars: list[tuple[Var, np.dtype]]) -> Loop:
+    """The kernel of a fused loop.
+
+    ``operands`` are arrays over the index space; ``scalars`` are 0-d values it reads.
+    """
+    sizes, strides = collapsed(step.shape, [o.strides for o in operands])
+    if not sizes:
+        sizes, strides = [1], [[0] for _ in operands]
+    return _Writer(step, operands, scalars, sizes, strides).loop()
+
+
+class _Writer:
+    def __init__(self, step: Step, operands: Any, scalars: Any, sizes: Any, strides: Any) -> None:
+        self.step = step
+        self.operands = operands
+        self.scalars = scalars
+        self.sizes = sizes
+        self.strides = strides
+        self.args: list[Any] = []
+        self.lines: list[str] = []
+        self.names: dict[Var, tuple[str, np.dtype]] = {}
+
+    def argument(self, value: Any) -> str:
+        self.args.append(value)
+        return f"a[{len(self.args) - 1}]"
+
+    def line(self, depth: int, text: str) -> None:
+        self.lines.append("    " * depth + text)
+
+    def loop(self) -> Loop:
+        rank = len(self.sizes)
+        inner = rank - 1
+        sums = [(o, s) for o, s in zip(self.operands, self.strides, strict=True) if o.role == "sum"]
+        totals = {id(o) for o, s in sums if not any(s)}
+        in_rows = {id(o) for o, s in sums if s[inner] == 0 and any(s) and all(s[:inner])}
+        divides = all(id(o) in in_rows for o, _ in sums)
+        for d, n in enumerate(self.sizes):
+            self.line(1, f"n{d} = {self.argument(n)}")
+        names = {}
+        for k, (o, s) in enumerate(zip(self.operands, self.strides, strict=True)):
+            name = names[id(o)] = f"{ {'load': 'x', 'store': 'y', 'sum': 'z'}[o.role]}{k}"
+            self.line(1, f"{name} = {LOADS[o.dtype]}_at({self.argument((o.var, 'address'))})")
+            for d in range(rank):
+                if s[d] != 0 and not (d == inner and s[d] == 1):
+                    self.line(1, f"{name}_{d} = {self.argument(s[d])}")
+        for k, (v, dtype) in enumerate(self.scalars):
+            code = LOADS[dtype]
+            self.names[v] = (f"s{k}", _computed(dtype))
+            text = f"{code}_at({self.argument((v, 'address'))})[0]"
+            self.line(1, f"s{k} = {converted_load(text, dtype)}")
+        for o, s in sums:
+            z = names[id(o)]
+            if id(o) in totals:
+                self.line(1, f"{z}_total = f64(0)")
+            elif id(o) not in in_rows:
+                count = int(np.prod([n for n, st in zip(self.sizes, s, strict=True) if st]))
+                self.line(1, f"{z}_count = {self.argument(count)}")
+                self.line(1, f"for j in range({z}_count):")
+                self.line(2, f"{z}[j] = {CODES[o.dtype]}(0)")
+        self._nest(0, {}, names, sums, totals, in_rows, divides)
+        for o, _ in sums:
+            z, total = names[id(o)], self._sum(o)
+            scale = f" * {CODES[o.dtype]}({1.0 / total.divisor!r})" if total.divisor != 1 else ""
+            if id(o) in totals:
+                scale = f" / {float(total.divisor)!r}" if total.divisor != 1 else ""
+                self.line(1, f"{z}[0] = {CODES[o.dtype]}({z}_total{scale})")
+            elif scale and id(o) not in in_rows:
+                self.line(1, f"for j in range({z}_count):")
+                self.line(2, f"{z}[j] = {z}[j]{scale}")
+        words = [name_of(eq.fn) for eq in self.step.equations]
+        name = "_".join(w for w in dict.fromkeys(words) if w.isidentifier())[:48].strip("_") or "loop"
+        text = f"def {name}(a, part, parts):\n" + "\n".join(self.lines) + "\n"
+        return Loop(Generated(name, text, sums=bool(sums)), self._dtype(), self.args, divides)
+
+    def _dtype(self) -> np.dtype:
+        """Which versions of exp, tanh … the loop calls."""
+        from kilograd.compile.fusion import _math_dtype
+
+        kinds = [k for eq in self.step.equations if (k := _math_dtype(eq)) is not None]
+        return kinds[0] if kinds else F32
+
+    def _sum(self, o: Operand) -> Sum:
+        return self.step.sums[o.var]
+
+    def _nest(self, d: int, offsets: dict[int, str], names: Any, sums: Any, totals: Any,
+              in_rows: Any, divides: bool) -> None:  # fmt: skip
+        rank = len(self.sizes)
+        inner = rank - 1
+        depth = d + 1
+        index = f"i{d}"
+        if d == inner:
+            return self._innermost(d, depth, offsets, names, sums, totals, in_rows, divides)
+        if d == 0 and divides:
+            self.line(depth, "lo, hi = share(n0, part, parts)")
+            self.line(depth, "for i0 in range(lo, hi):")
+        else:
+            self.line(depth, f"for {index} in range(n{d}):")
+        offsets = dict(offsets)
+        for o, s in zip(self.operands, self.strides, strict=True):
+            if s[d]:
+                name = names[id(o)]
+                before = offsets.get(id(o))
+                text = f"{index} * {name}_{d}"
+                offsets[id(o)] = f"{name}_at{d}"
+                self.line(depth + 1, f"{name}_at{d} = {before + ' + ' if before else ''}{text}")
+        self._nest(d + 1, offsets, names, sums, totals, in_rows, divides)
+
+    def _innermost(self, d: int, depth: int, offsets: dict[int, str], names: Any, sums: Any,
+                   totals: Any, in_rows: Any, divides: bool) -> None:  # fmt: skip
+        index = f"i{d}"
+        known = dict(self.names)
+        walking = []
+        for o, s in zip(self.operands, self.strides, strict=True):
+            if o.role != "load":
+                continue
+            if s[d] == 0:  # the same for the whole row
+                name = names[id(o)]
+                self.line(depth, f"{name}_row = {converted_load(f'{name}[{offsets.get(id(o), 0)}]', o.dtype)}")
+                known[o.var] = (f"{name}_row", _computed(o.dtype))
+            else:
+                walking.append((o, s))
+        single = d == 0
+        rows = single and totals
+        if rows:  # one long sum: by rows
+            self.line(depth, f"for start in range(0, n0, {ROW}):")
+            depth += 1
+            self.line(depth, f"stop = min(start + {ROW}, n0)")
+        for o, s in sums:
+            if s[d] == 0:
+                self.line(depth, f"{names[id(o)]}_sum = {CODES[o.dtype]}(0)")
+        if rows:
+            self.line(depth, f"for {index} in range(start, stop):")
+        elif single and divides:
+            self.line(depth, "lo, hi = share(n0, part, parts)")
+            self.line(depth, f"for {index} in range(lo, hi):")
+        else:
+            self.line(depth, f"for {index} in range(n{d}):")
+
+        def at(o: Operand, s: list[int]) -> str:
+            name = names[id(o)]
+            here = index if s[d] == 1 else f"{index} * {name}_{d}"
+            before = offsets.get(id(o))
+            if s[d] == 0:
+                return before or "0"
+            return f"{before} + {here}" if before else here
+
+        for o, s in walking:
+            name = names[id(o)]
+            known[o.var] = (f"v_{name}", _computed(o.dtype))
+            self.line(depth + 1, f"v_{name} = {converted_load(f'{name}[{at(o, s)}]', o.dtype)}")
+        t = 0
+        for eq in self.step.equations:
+            v = eq.outs[0]
+            if v in self.step.sums:
+                continue
+            self.line(depth + 1, f"t{t} = {expression(eq, known)}")
+            known[v] = (f"t{t}", kind_of(v))
+            t += 1
+        for o, s in zip(self.operands, self.strides, strict=True):
+            name = names[id(o)]
+            if o.role == "store":
+                text, kind = known[o.var]
+                value = f"1 if {text} else 0" if o.dtype == BOOL else converted(text, kind, o.dtype)
+                self.line(depth + 1, f"{name}[{at(o, s)}] = {value}")
+            elif o.role == "sum":
+                text, _ = known[self._sum(o).of]
+                if s[d] == 0:
+                    self.line(depth + 1, f"{name}_sum += {text}")
+                else:
+                    self.line(depth + 1, f"{name}[{at(o, s)}] += {text}")
+        for o, s in sums:
+            name, total = names[id(o)], self._sum(o)
+            if s[d] != 0:
+                continue
+            if id(o) in totals:
+                self.line(depth, f"{name}_total += f64({name}_sum)")
+            elif id(o) in in_rows:
+                scale = f" * {CODES[o.dtype]}({1.0 / total.divisor!r})" if total.divisor != 1 else ""
+                self.line(depth, f"{name}[{offsets.get(id(o), '0')}] = {name}_sum{scale}")
+            else:
+                self.line(depth, f"{name}[{offsets.get(id(o), '0')}] += {name}_sum")
+
+
+def _computed(dtype: np.dtype) -> np.dtype:
+    """In which dtype a loaded element is computed with."""
+    return dtype if dtype in CODES else I64
+
+
+def converted_load(text: str, dtype: np.dtype) -> str:
+    """An element as it is read from memory, in the dtype it is computed with."""
+    if dtype == BOOL:
+        return f"{text} != 0"
+    return text if dtype in CODES else f"i64({text})"
+
+
+assert F64
