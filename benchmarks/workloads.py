@@ -279,7 +279,7 @@ def alternate(
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]]) -> float:
+def ratio(seconds: dict[str, list[float]], slow: str = "torch", fast: str = "kilograd") -> float:
     """How many times faster kilograd is than PyTorch: the median over the rounds."""
-    pairs = zip(seconds["torch"], seconds["kilograd"], strict=True)
+    pairs = zip(seconds[slow], seconds[fast], strict=True)
     return statistics.median(theirs / ours for theirs, ours in pairs)

@@ -111,6 +111,19 @@ _STATE = np.dtype(
 )
 
 
+def draw(fn: F) -> F:
+    """Declare what reads or moves a generator: while a step is being recorded, a step of its program."""
+
+    @functools.wraps(fn)
+    def call(generator: Generator | None, *args: Any, **kwargs: Any) -> Any:
+        trace = TRACE.get()
+        if trace is None:
+            return fn(generator, *args, **kwargs)
+        return trace.draw(fn, generator or default_generator, args, kwargs)
+
+    return call  # type: ignore[return-value]
+
+
 class Generator:
     """A stream of random words with a seed and a position: ``torch.Generator`` on the CPU.
 
@@ -133,6 +146,7 @@ class Generator:
         self._draw = np.random.RandomState(self._twister)  # the same stream, seen as NumPy's draws
         self.manual_seed(67280421310721)  # PyTorch's default seed
 
+    @draw
     def manual_seed(self, seed: int) -> Generator:
         """Restart the stream at ``seed``, in [-2⁶³, 2⁶⁴); the twister itself sees the low 32 bits."""
         if isinstance(seed, bool) or not hasattr(seed, "__index__"):
@@ -152,12 +166,14 @@ class Generator:
         """The seed that started the stream."""
         return self._seed
 
+    @draw
     def seed(self) -> int:
         """Start at a seed from the operating system's randomness, and return it."""
         seed = secrets.randbits(64)
         self.manual_seed(seed)
         return seed
 
+    @draw
     def get_state(self) -> np.ndarray:
         """Where the stream is: 5056 bytes, as ``torch.Generator.get_state()`` gives them."""
         with self._lock:
@@ -175,6 +191,7 @@ class Generator:
                 state["has_spare_float"], state["spare_float"] = True, self._spare_float
         return np.frombuffer(state.tobytes(), np.uint8).copy()
 
+    @draw
     def set_state(self, new_state: np.ndarray) -> Generator:
         """Go to where a ``get_state()`` was taken, here or in PyTorch."""
         new_state = np.asarray(new_state)
@@ -379,19 +396,6 @@ def _cast(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _exact_integers(dtype: np.dtype) -> int:
     """How far a floating dtype counts without gaps: 2 to the number of its significant bits."""
     return int(2 ** (np.finfo(dtype).nmant + 1))
-
-
-def draw(fn: F) -> F:
-    """Declare a draw: while a step is being recorded, it becomes a step of the program."""
-
-    @functools.wraps(fn)
-    def call(generator: Generator | None, *args: Any, **kwargs: Any) -> Any:
-        trace = TRACE.get()
-        if trace is None:
-            return fn(generator, *args, **kwargs)
-        return trace.draw(fn, generator or default_generator, args, kwargs)
-
-    return call  # type: ignore[return-value]
 
 
 # ---------------------------------------------------------------------------------------- uniform

@@ -25,7 +25,7 @@ from kilograd.autograd import driver
 from kilograd.autograd.driver import Edge, Node, Pick, record
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import DimError, DtypeError, GradError, ShapeError
-from kilograd.kernels.kernel import CHANGES, as_one_step
+from kilograd.kernels.kernel import CHANGES, TRACE, as_one_step
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as index_ops
 from kilograd.ops import linalg as linalg_ops
@@ -202,6 +202,7 @@ class Tensor(Box):
         array = value.array if isinstance(value, Tensor) else np.asarray(value)
         self.array = array
         self._cell = [0]
+        CHANGES[0] += 1
 
     @property
     def requires_grad(self) -> bool:
@@ -225,6 +226,8 @@ class Tensor(Box):
             )
         if value and self.array.dtype.kind == "c":
             raise GradError("gradients of complex tensors are not implemented in kilograd")
+        if (trace := TRACE.get()) is not None:
+            trace.saw_requires_grad(self)
         self._leaf = bool(value)
         CHANGES[0] += 1
 
@@ -317,6 +320,7 @@ class Tensor(Box):
             raise GradError("Can't detach views in-place. Use detach() instead.")
         self._node = None
         self._leaf = False
+        CHANGES[0] += 1
         return self
 
     def retain_grad(self) -> None:
@@ -390,6 +394,7 @@ class Tensor(Box):
 
     def _rebase(self, new: Tensor) -> None:
         """This tensor's value is now ``new``'s (its memory already holds it)."""
+        CHANGES[0] += 1
         if self._view is None:
             self._move_to(new._node)
             self._leaf = False
@@ -606,7 +611,8 @@ class Tensor(Box):
                 "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
                 "instead."
             )
-        return self.array
+        trace = TRACE.get()
+        return self.array if trace is None else trace.value_of(self.array, ".numpy()")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
@@ -647,6 +653,7 @@ class RemovableHandle:
         self, hooks: dict[int, Any], hook: Any, *extra: dict[int, Any], first: bool = False
     ) -> None:
         RemovableHandle._next += 1
+        CHANGES[0] += 1
         self.id = RemovableHandle._next
         self._hooks = (hooks, *extra)
         if first:
@@ -659,6 +666,7 @@ class RemovableHandle:
 
     def remove(self) -> None:
         """Take the hook back; doing it twice is fine."""
+        CHANGES[0] += 1
         for hooks in self._hooks:
             hooks.pop(self.id, None)
 

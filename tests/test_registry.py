@@ -430,11 +430,7 @@ for _name, _op in {
 DECIDES_ON_VALUES = {  # and so cannot be traced yet; an entry that is no longer true fails
     "eigh": "asks whether the gradient of the vectors is zero: their part may divide by zero",
     "svd": "likewise",
-    "amax": "asks whether there is a nan",
-    "amin": "likewise",
-    "median_of_all": "likewise",
-    "prod": "asks whether there is a zero",
-    "cumprod": "likewise",
+    "cumprod": "asks whether there is a zero",
 }
 
 

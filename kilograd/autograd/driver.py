@@ -316,9 +316,9 @@ def run(
                 if ours:
                     owned.add(edge)
             elif create_graph or edge not in owned:
-                grads[edge] = before + share
+                grads[edge] = total = before + share
                 if not create_graph:
-                    grads[edge] = np.asarray(grads[edge])
+                    grads[edge] = np.asarray(total) if isinstance(total, np.generic) else total
                     owned.add(edge)
             else:
                 np.add(before, share, out=before)

@@ -2,119 +2,300 @@
 
 A program is right as long as the Python around it would do the same. What can change without the
 arguments changing is written down here: the settings of layers (``training`` …), which tensors are
-their parameters, what an optimizer holds, and the numbers, tensors and modules that a function
-reads from its closure and globals. A counter of changes (``CHANGES``) makes the usual check one
-comparison.
+their parameters, what an optimizer holds, and the numbers, tensors and objects that a function
+reads from its closure, its globals and attributes (:class:`Names`). A counter of changes
+(``CHANGES``) makes the usual check one comparison.
 """
 
 from __future__ import annotations
 
+import functools
 import types
+from collections import deque
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+
 from kilograd.kernels.kernel import CHANGES
+from kilograd.nn.hooks import GLOBAL
+from kilograd.nn.module import Module
+from kilograd.optim.optimizer import _GLOBAL_POST, _GLOBAL_PRE, Optimizer
 from kilograd.tensor import Tensor
 
-_SCALARS = (bool, int, float, str, type(None))
+_SCALARS = (bool, int, float, complex, str, bytes, type(None))
+_CONTAINERS = (list, tuple, dict, set, frozenset, deque)
+_LIBRARIES = ("kilograd", "numpy", "builtins", "functools", "torch")  # not looked into
+_MOST = 1000  # values of a container that are looked at
 _get_array = attrgetter("array")
+_MISSING = object()
 
 
-def _known(value: Any) -> Any:
-    """What must stay the same about a value: a number itself, of other things which one it is."""
+# --- what must stay the same about a value ----------------------------------------------------------
+
+
+class _Is:
+    """An object, compared by identity (and kept, so that no other gets its address)."""
+
+    __slots__ = ("it",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Is and other.it is self.it
+
+
+def _known(value: Any, room: list[int] | None = None) -> Any:
+    """A number or string itself, the contents of a container, of other things which one it is."""
     if isinstance(value, _SCALARS):
-        return (type(value), value)
-    if type(value) in (list, tuple):
-        return (id(value), tuple([id(v) if not isinstance(v, _SCALARS) else v for v in value[:256]]), len(value))
-    if type(value) is dict:
-        return (id(value), tuple([id(v) if not isinstance(v, _SCALARS) else v for v in list(value.values())[:256]]))
-    return id(value)
+        return (type(value), value, str(value)) if value == 0 else (type(value), value)
+    if isinstance(value, _CONTAINERS):
+        room = [_MOST] if room is None else room
+        room[0] -= len(value)
+        if room[0] < 0:  # too much to look at every time
+            return _Is(value), len(value)
+        inside = value.items() if isinstance(value, dict) else value
+        return type(value), [_known(v, room) for v in inside]
+    if isinstance(value, np.ndarray) and value.size <= _MOST and value.dtype != object:
+        return value.shape, value.dtype, value.tobytes()
+    return _Is(value)
 
 
-def module_state(module: Any) -> Any:
-    """A layer's settings, and which parameters, buffers and layers it has."""
+def _is_ours(cls: type) -> bool:
+    """Whether a class is the library's, or one of Python's own."""
+    return cls.__module__.split(".")[0] in _LIBRARIES
+
+
+def module_state(module: Any, names: set[str]) -> Any:
+    """A layer's settings, and which parameters, buffers and layers it has.
+
+    Of a class of the user's, the attributes that the compiled code mentions.
+    """
+    ours = _is_ours(type(module))
     parts = []
     for name, value in module.__dict__.items():
         if type(value) is dict and name.startswith("_"):
-            parts.append((name, tuple([(k, id(v)) for k, v in value.items()])))
-        else:
+            if name != "_compiled_methods":
+                parts.append((name, [(k, _Is(v)) for k, v in value.items()]))
+        elif name in module._parameters or name in module._buffers or name in module._modules:
+            continue
+        elif name != "forward" and name != "training" and (ours or name in names):
             parts.append((name, _known(value)))
     return parts
 
 
 def optimizer_state(optimizer: Any) -> Any:
-    """Which tensors an optimizer holds, and the settings that are no numbers."""
-    groups = [
-        [(k, v if isinstance(v, (bool, str, type(None))) else None) for k, v in g.items() if k != "params"]
-        + [tuple(map(id, g["params"]))]
-        for g in optimizer.param_groups
-    ]
-    state = [(id(p), tuple([(k, id(t)) for k, t in s.items()])) for p, s in optimizer.state.items()]
-    return groups, state, len(optimizer._step_pre_hooks), len(optimizer._step_post_hooks)
+    """Which groups and tensors an optimizer holds, and its hooks."""
+    groups = [(_Is(g), list(g), [_Is(p) for p in g["params"]]) for g in optimizer.param_groups]
+    state = [(_Is(p), [(k, _Is(t)) for k, t in s.items()]) for p, s in optimizer.state.items()]
+    return groups, state, list(optimizer._step_pre_hooks), list(optimizer._step_post_hooks)
+
+
+def plain_settings(group: dict[str, Any]) -> tuple[tuple[str, ...], Any]:
+    """The settings that are decided on when a step is recorded: all that are no floats."""
+    names = []
+    for k, v in group.items():
+        floats = v if type(v) is tuple and v else (v,)
+        if k not in ("params", "initial_lr") and not all(type(x) is float for x in floats):
+            if k != "lr" or type(v) is not int:
+                names.append(k)
+    return tuple(names), [_known(group[k]) for k in names]
+
+
+def tensor_hooks(t: Any) -> Any:
+    """The hooks on a leaf."""
+    return [*(t._hooks or ()), *(t._post_hooks or ())]
+
+
+def global_hooks() -> Any:
+    """The hooks on all layers and optimizers."""
+    return [*[list(hooks) for hooks in GLOBAL.values()], list(_GLOBAL_PRE), list(_GLOBAL_POST)]
+
+
+def layout(array: Any) -> Any:
+    """What a program knows of an array besides its values."""
+    return array.shape, array.dtype, array.strides
+
+
+def memory(array: Any) -> int:
+    """Whose memory an array is in: equal for an array and all views of it."""
+    base = array.base
+    while base is not None:
+        array, base = base, getattr(base, "base", None)
+    return id(array)
+
+
+# --- what a function reads --------------------------------------------------------------------------
 
 
 class Names:
-    """What a function reads from its closure and its globals, as it was when looked at."""
+    """What a function reads from its closure, globals and objects, as it was when looked at.
 
-    def __init__(self, fn: Any) -> None:
-        self.cells: list[Any] = []
-        self.places: list[tuple[dict[str, Any], str]] = []
-        self.objects: list[Any] = []
-        seen: set[int] = set()
-        stack = [fn]
-        while stack:
-            f = stack.pop()
-            if isinstance(f, types.MethodType):
-                self._object(f.__self__)
-                f = f.__func__
-            if not isinstance(f, types.FunctionType) or id(f) in seen:
-                continue
-            seen.add(id(f))
-            for cell in f.__closure__ or ():
-                self.cells.append(cell)
-                self._follow(_content(cell), stack)
-            for name in _global_names(f.__code__):
-                if name in f.__globals__:
-                    self.places.append((f.__globals__, name))
-                    self._follow(f.__globals__[name], stack)
-        self.before = self.state()
+    The code is looked through, not run: all functions of the user's that it can reach by name, and
+    of each object in reach the attributes that this code mentions.
+    """
 
-    def _follow(self, value: Any, stack: list[Any]) -> None:
-        if isinstance(value, (types.FunctionType, types.MethodType)):
-            if not getattr(value, "__module__", "").startswith(("kilograd.", "numpy")):
-                stack.append(value)
-        else:
-            self._object(value)
+    def __init__(self, fn: Any, given: Any = ()) -> None:
+        self.refused: str | None = None
+        self.cells: list[tuple[Any, Any, Any]] = []
+        self.places: list[tuple[Any, str, Any, Any]] = []
+        self.words: set[str] = set()  # all names in the code
+        self._functions: list[Any] = []
+        self._objects: list[Any] = []
+        self._seen: dict[int, Any] = {}
+        self._watched: set[Any] = set()
+        for value in (fn, *given):
+            self._follow(value)
+        size = None
+        while size != (size := (len(self._functions), len(self._objects), len(self.words))):
+            for f in list(self._functions):
+                self._look_into_globals(f)
+            for o in list(self._objects):
+                self._look_into_object(o)
 
-    def _object(self, value: Any) -> None:
-        """An object of a class of the user's: its attributes."""
-        if isinstance(value, (type, types.ModuleType, Tensor)) or not hasattr(value, "__dict__"):
+    def _follow(self, value: Any, depth: int = 0) -> None:
+        """Find functions and objects of the user's in a value."""
+        if isinstance(value, (*_SCALARS, Tensor, np.ndarray)) or id(value) in self._seen:
             return
-        if type(value).__module__.split(".")[0] not in ("kilograd", "numpy", "builtins"):
-            if all(value is not o for o in self.objects):
-                self.objects.append(value)
+        self._seen[id(value)] = value
+        if isinstance(value, types.FunctionType):
+            if value.__module__ is None or value.__module__.split(".")[0] not in _LIBRARIES:
+                self._functions.append(value)
+                self.words.update(_words(value.__code__))
+                for cell in value.__closure__ or ():
+                    content = _content(cell)
+                    self.cells.append((cell, content, _inside(content)))
+                    self._follow(content)
+                for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
+                    self._follow(default)
+        elif isinstance(value, types.MethodType):
+            self._follow(value.__self__)
+            self._follow(value.__func__)
+        elif isinstance(value, functools.partial):
+            for part in (value.func, *value.args, *value.keywords.values()):
+                self._follow(part)
+        elif isinstance(value, (staticmethod, classmethod)):
+            self._follow(value.__func__)
+        elif isinstance(value, property):
+            self._follow(value.fget)
+        elif type(value).__name__ == "Compiled" and hasattr(value, "fn"):
+            self._follow(value.fn)
+        elif isinstance(value, _CONTAINERS):
+            if depth < 3 and len(value) <= _MOST:
+                for v in value.values() if isinstance(value, dict) else value:
+                    self._follow(v, depth + 1)
+        elif isinstance(value, Module):
+            for m in value.modules():
+                self._objects.append(m)
+                for name, hooks in m.__dict__.items():
+                    if name.endswith("_hooks") and type(hooks) is dict:
+                        for hook in hooks.values():
+                            self._follow(getattr(hook, "fn", hook))
+        elif isinstance(value, Optimizer):
+            for hook in (*value._step_pre_hooks.values(), *value._step_post_hooks.values()):
+                self._follow(hook)
+            self._objects.append(value)
+        elif isinstance(value, types.ModuleType):
+            if value.__name__.split(".")[0] not in _LIBRARIES:
+                self._objects.append(value)
+        elif isinstance(value, type):
+            if not _is_ours(value):
+                self._objects.append(value)
+        elif hasattr(type(value), "__next__"):
+            self.refused = self.refused or f"it reads from an iterator ({type(value).__name__})"
+        elif hasattr(value, "__dict__") and not _is_ours(type(value)):
+            self._objects.append(value)
 
-    def state(self) -> Any:
-        return (
-            [_known(_content(c)) for c in self.cells],
-            [_known(space.get(name)) for space, name in self.places],
-            [[(k, _known(v)) for k, v in vars(o).items() if not k.startswith("_")] for o in self.objects],
-        )
+    def _watch(self, space: Any, name: str) -> None:
+        if (id(space), name) not in self._watched:
+            self._watched.add((id(space), name))
+            value = space.get(name, _MISSING)
+            self.places.append((space, name, value, _inside(value)))
+            self._follow(value)
+
+    def _look_into_globals(self, f: Any) -> None:
+        for name in _words(f.__code__):
+            if name in f.__globals__:
+                self._watch(f.__globals__, name)
+
+    def _look_into_object(self, o: Any) -> None:
+        is_class = isinstance(o, type)
+        if isinstance(o, types.ModuleType) or is_class:
+            for name in self.words & vars(o).keys():
+                if is_class:
+                    self._follow(vars(o)[name])
+                if not isinstance(vars(o)[name], (types.FunctionType, staticmethod, classmethod)):
+                    self._watch(o.__dict__, name)
+            if not is_class:
+                for name in self.words & vars(o).keys():
+                    self._watch(o.__dict__, name)
+            return
+        words = self.words | {"forward", "step", "update", "init", "__call__"}
+        for cls in type(o).__mro__:
+            if not _is_ours(cls):
+                for name in words & vars(cls).keys():
+                    self._follow(vars(cls)[name])
+        if isinstance(o, (Module, Optimizer)):  # their settings are guarded elsewhere
+            for name in self.words & vars(o).keys():
+                value = vars(o)[name]
+                self._follow(value)
+                if isinstance(value, _CONTAINERS) and not name.startswith("_"):
+                    if name not in ("param_groups", "state", "defaults"):
+                        self._watch(vars(o), name)
+            return
+        for name in self.words:
+            if not (name.startswith("__") or hasattr(type(o), name)) or name in vars(o):
+                self._watch(vars(o), name)
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors among them."""
+        found = [v for _, v, _ in self.cells] + [v for _, _, v, _ in self.places]
+        return [v for v in found if isinstance(v, Tensor)]
+
+    def changed(self) -> str | None:
+        """None if all is as it was, else a name."""
+        for cell, value, inside in self.cells:
+            if _differs(_content(cell), value, inside):
+                return "a variable of the enclosing function"
+        for space, name, value, inside in self.places:
+            if _differs(space.get(name, _MISSING), value, inside):
+                return name
+        return None
+
+
+def _inside(value: Any) -> Any:
+    """What to compare besides the identity of a value."""
+    return _known(value) if isinstance(value, (*_CONTAINERS, np.ndarray)) else None
+
+
+def _differs(now: Any, value: Any, inside: Any) -> bool:
+    if now is not value:
+        return not isinstance(value, _SCALARS) or _known(now) != _known(value)
+    return inside is not None and _known(now) != inside
 
 
 def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        return None
+        return _MISSING
 
 
-def _global_names(code: Any) -> list[str]:
-    names = list(code.co_names)
+@functools.cache
+def _words(code: Any) -> frozenset[str]:
+    """The names of globals and attributes in a function, and strings that may be some."""
+    words = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            names += _global_names(constant)
-    return names
+            words |= _words(constant)
+        elif isinstance(constant, str) and constant.isidentifier():
+            words.add(constant)
+    return frozenset(words)
+
+
+# --- the guards of one program ----------------------------------------------------------------------
 
 
 class Guards:
@@ -123,62 +304,120 @@ class Guards:
     def __init__(self, names: Names | None) -> None:
         self.names = names
         self.modules: list[tuple[Any, Any]] = []
+        self.training: list[tuple[Any, bool]] = []
         self.optimizers: list[tuple[Any, Any]] = []
         self.tensors: list[Any] = []  # tensors of before that are read by reference …
         self.arrays: list[Any] = []  # … and their memory
         self.layouts: list[Any] = []
-        self.leaves: list[Any] = []
+        self.leaves: list[tuple[Any, bool]] = []  # whether they require grad
+        self.hooks: list[tuple[Any, Any]] = []
+        self.plain: list[Any] = []  # those that could get a graph of their own
         self.no_grad_at_start: list[Any] = []  # tensors whose .grad was None when it was looked at
-        self.grads: list[tuple[Any, Any]] = []  # (tensor, layout of its .grad)
+        self.grad_at_start: list[Any] = []  # those whose .grad was there, whatever it held
+        self.grads: list[tuple[Any, Any]] = []  # (tensor or argument, layout of its .grad)
         self.settings: list[tuple[Any, Any, Any]] = []  # (group, (name, place), value): decided on
+        self.groups: list[tuple[Any, Any, Any]] = []  # (group, names, values): what is no float
+        self.same: dict[int, Any] = {}  # arguments that are tensors of the program's own
+        self.writes_arguments = False
+        self.memories: set[int] = set()  # where the tensors of before lie
         self.changes = -1
 
-    def why_not(self) -> str | None:
-        """None if the program may run; else what has changed."""
-        if self.names is not None and self.names.state() != self.names.before:
-            return "a variable that the function reads"
+    def close(self) -> None:
+        """All is written down: remember how things are."""
+        self.arrays = list(map(_get_array, self.tensors))
+        self.layouts = list(map(layout, self.arrays))
+        self.plain = [t for t in self.tensors if not t._leaf]
+        self.hooks = [(t, tensor_hooks(t)) for t in self.tensors]
+        self.all_hooks = global_hooks()
+        self.sharing = self._sharing()
+        self.changes = CHANGES[0]
+
+    def _sharing(self) -> list[int]:
+        places = list(map(memory, self.arrays))
+        self.memories = set(places)
+        return [places.index(p) for p in places]
+
+    def why_not(self, given: list[Any]) -> str | None:
+        """None if the program may run on these arguments; else what has changed."""
+        if self.names is not None and (name := self.names.changed()) is not None:
+            return f"{name!r}, which the function reads"
         for group, (name, place), value in self.settings:
             now = group.get(name)
             if (now if place is None else now[place]) != value:
                 return f"the setting {name!r} of an optimizer"
+        for group, names, values in self.groups:
+            if [_known(group.get(k)) for k in names] != values:
+                return "a setting of an optimizer"
         for t in self.no_grad_at_start:
+            t = given[t] if type(t) is int else t
             if t.__dict__.get("grad") is not None:
                 return "a .grad that was None is there"
-        for t, layout in self.grads:
-            grad = t.__dict__.get("grad")
-            if grad is None or _layout(grad.array) != layout:
-                return "a .grad that was there is None, or has another shape"
-        if self.changes != CHANGES[0]:
-            for module, state in self.modules:
-                if module_state(module) != state:
-                    return f"the settings of a {type(module).__name__}"
-            for t, leaf in zip(self.tensors, self.leaves, strict=True):
-                if t._leaf != leaf or t._node is not None:
-                    return "requires_grad of a tensor"
-            self.changes = CHANGES[0]
+        for t in self.grad_at_start:
+            t = given[t] if type(t) is int else t
+            if t.__dict__.get("grad") is None:
+                return "a .grad that was there is None"
+        if self.grads and (why := self._other_grads(given)) is not None:
+            return why
+        for t in self.plain:
+            if t._node is not None:
+                return "a tensor has a graph now"
         for optimizer, state in self.optimizers:
-            if len(optimizer.state) != len(state[1]):
+            if len(optimizer.state) != len(state[1]) or len(optimizer.param_groups) != len(state[0]):
                 return f"the state of {type(optimizer).__name__}"
+        if self.changes != CHANGES[0] and (why := self._changed()) is not None:
+            return why
         try:
             same = list(map(_get_array, self.tensors)) == self.arrays
         except ValueError:
             same = False
         if not same:  # other memory: fine if it has the same layout
             self.arrays = list(map(_get_array, self.tensors))
-            if list(map(_layout, self.arrays)) != self.layouts:
-                return "the shape or dtype of a tensor"
+            if list(map(layout, self.arrays)) != self.layouts or self._sharing() != self.sharing:
+                self.arrays = []
+                return "the shape or dtype of a tensor, or which of them share memory"
+        for i, t in enumerate(given):
+            if memory(t.array) in self.memories and self.same.get(i) is not t:
+                return "an argument shares the memory of a tensor that the function uses"
+        for i, t in self.same.items():
+            if given[i] is not t:
+                return "an argument that was one of the function's own tensors is another one"
+        if self.writes_arguments and len(given) > 1:
+            arrays = [t.array for t in given]
+            if len(set(map(memory, arrays))) < len(arrays):
+                return "arguments share memory, and one is written"
         return None
 
-    def check_optimizers(self) -> str | None:
-        """Which state optimizers hold (looked at where CHANGES moved)."""
+    def _other_grads(self, given: list[Any]) -> str | None:
+        seen: set[int] = set()
+        for t, was in self.grads:
+            grad = (given[t] if type(t) is int else t).__dict__.get("grad")
+            if grad is None or layout(grad.array) != was or grad._node is not None:
+                return "a .grad that was there is None, or has another shape"
+            seen.add(memory(grad.array))
+        if len(seen) < len(self.grads) or seen & self.memories:
+            return "a .grad shares memory"
+        return None
+
+    def _changed(self) -> str | None:
+        """The structure of some model or optimizer has changed: of ours?"""
+        now = CHANGES[0]
+        words = self.names.words if self.names is not None else set()
+        for module, training in self.training:
+            if module.training is not training:
+                return f"the mode of a {type(module).__name__}"
+        for module, state in self.modules:
+            if module_state(module, words) != state:
+                return f"the settings of a {type(module).__name__}"
         for optimizer, state in self.optimizers:
             if optimizer_state(optimizer) != state:
                 return f"the state of {type(optimizer).__name__}"
+        for t, leaf in self.leaves:
+            if t._leaf is not leaf:
+                return "requires_grad of a tensor"
+        for t, hooks in self.hooks:
+            if tensor_hooks(t) != hooks:
+                return "the hooks of a tensor"
+        if global_hooks() != self.all_hooks:
+            return "the hooks of all modules or optimizers"
+        self.changes = now
         return None
-
-
-def _layout(array: Any) -> Any:
-    return array.shape, array.dtype, array.strides
-
-
-layout = _layout

@@ -12,6 +12,8 @@ Parameters and optimizer state are written where they are, if whoever reads the 
 from __future__ import annotations
 
 import ctypes
+import functools
+import importlib
 import operator
 import sys
 import threading
@@ -21,14 +23,16 @@ from typing import Any
 import numpy as np
 
 from kilograd.compile import loops
+from kilograd.compile.expand import expanded
 from kilograd.compile.fusion import Step, steps_of
 from kilograd.compile.graph import Equation, Graph, Var, leaves, mapped, name_of, put, put_view, variables
 from kilograd.compile.layout import Layout, c_strides, contiguous, fresh, is_basic_index, layouts_of, viewed
 from kilograd.compile.numpy_executor import check, flat, shape_may_change
 from kilograd.compile.scalar import F32, F64, LOADS, fusable
 from kilograd.errors import TraceError
+from kilograd.kernels import threads
 from kilograd.kernels.native import build as native_build
-from kilograd.kernels.native import matmul
+from kilograd.kernels.native import matmul, team
 from kilograd.kernels.native.build import Kernel, bits
 from kilograd.kernels.native.plan import TWINS
 
@@ -120,6 +124,11 @@ class Plan:
         assert found is not None
         return Place(found)
 
+    def view(self, x: Any, index: Any) -> Place:
+        found = viewed(self.place(x).layout, operator.getitem, (index,), {})
+        assert found is not None
+        return Place(found)
+
     def status(self) -> Place:
         self.fallible = True
         return Place(self.program.status)
@@ -159,8 +168,17 @@ def broadcast_strides(shape: Any, strides: Any, to: tuple[int, ...]) -> tuple[in
     )
 
 
+@functools.cache
+def load_twins() -> None:
+    """Bring in the native forms of kernels, with the first program that may need them."""
+    for name in ("attention", "conv", "indexing", "losses", "norms", "placing", "pool", "softmax"):
+        importlib.import_module(f"kilograd.kernels.native.{name}")
+    importlib.import_module("kilograd.compile.twins_of_ops")
+
+
 def build(program: Any) -> Any:
     """The native form of a program."""
+    load_twins()
     return NativeProgram(program)
 
 
@@ -171,7 +189,7 @@ class NativeProgram:
         self.program = program
         self._count = 0
         self._lock = threading.Lock()
-        graph: Graph = with_own_outputs(program.graph)
+        graph: Graph = with_own_outputs(expanded(program.graph))
         self.graph = graph
         self.constants: list[np.ndarray] = []
         self.constant_layouts: dict[int, Layout] = {}
@@ -648,7 +666,7 @@ class NativeProgram:
         for stretch in lines:
             code = np.array([[f, start_of + 8 * at, how] for f, at, how in stretch] or [[0, 0, 0]], np.int64)
             head = np.array(
-                [len(stretch), code.ctypes.data, self.status_array.ctypes.data, self.counter.ctypes.data],
+                [len(stretch), code.ctypes.data, self.status_array.ctypes.data, self.counter.ctypes.data, 0],
                 np.int64,
             )
             self.codes.append(code)
@@ -660,7 +678,34 @@ class NativeProgram:
             (ctypes.c_double.from_address(self.block_at + self.settings_at[s.var]), s)
             for s in self.setting_sources
         ]
-        self.grad_tensors: dict[int, Any] = {}
+        self.python_steps = any(s.kind == "python" for s in self.steps)
+        self.parallel = self.work > WORTH_SHARING and threads.get_num_threads() > 1
+        self.now: dict[Var, int] = {}
+        self.kept: list[Any] = []  # gradients of the quick way (launch.py)
+        self.bind()
+
+    def bind(self) -> None:
+        """Put the addresses of the tensors that are read by reference into the table."""
+        for s in self.tensor_sources:
+            at = self.now[s.var] = s.owner.array.ctypes.data
+            for place, offset in self.patches.get(s.var, ()):
+                self.cells[place] = at + offset
+
+    def go(self) -> None:
+        """Run what the table holds now."""
+        status = self.status_array
+        status[0] = 0
+        for part in self.stretches:
+            if type(part) is int:
+                if self.heads[part][0]:
+                    if self.parallel:
+                        team.run(self.heads[part], self.interpret)
+                    else:
+                        self.interpret(self.heads[part].ctypes.data, 0, 1)
+                    if status[0]:
+                        raise TraceError("a kernel refused its arguments")
+            else:
+                part()
 
     def _used(self) -> set[Var]:
         return {v for step in self.steps for v in step.reads()}
@@ -672,7 +717,7 @@ class NativeProgram:
         fn, may_change = eq.fn, shape_may_change(eq)
 
         def run() -> None:
-            result = fn(*mapped(self._array, eq.args), **mapped(self._array, eq.kwargs))
+            result = fn(*mapped(self._given, eq.args), **mapped(self._given, eq.kwargs))
             found = flat(result) if eq.tree is not None else [result]
             for v, x in zip(eq.outs, found, strict=True):
                 if may_change and not v.number:
@@ -681,6 +726,11 @@ class NativeProgram:
 
         run.equation = eq  # type: ignore[attr-defined]
         return run
+
+    def _given(self, v: Any) -> Any:
+        """An argument of a function that is called in Python."""
+        array = self._array(v)
+        return float(array) if type(v) is Var and v.number else array
 
     def _array(self, v: Any) -> Any:
         """A value as an ndarray over the program's memory (a number as itself)."""
@@ -694,8 +744,6 @@ class NativeProgram:
         if at is None:
             at = self.now[root]
         memory = at_address(at + lay.offset, lay)
-        if v.number and v in self.reading:
-            return float(memory)
         return memory
 
     # --- running ------------------------------------------------------------------------------------
@@ -710,8 +758,6 @@ class NativeProgram:
 
         program = self.program
         cells, patches = self.cells, self.patches
-        self.now: dict[Var, int] = {}
-        self.reading = _EVERYTHING
         hold = []
         for s in self.other_sources:
             array = tensors[s.key].array if s.kind == "argument" else steps._owner(s.owner, tensors).__dict__["grad"].array
@@ -719,11 +765,7 @@ class NativeProgram:
             at = self.now[s.var] = array.ctypes.data
             for place, offset in patches.get(s.var, ()):
                 cells[place] = at + offset
-        for s in self.tensor_sources:
-            array = s.owner.array
-            at = self.now[s.var] = array.ctypes.data
-            for place, offset in patches.get(s.var, ()):
-                cells[place] = at + offset
+        self.bind()
         for number, s in self.settings:
             value = s.owner[s.key[0]]
             number.value = value if s.key[1] is None else value[s.key[1]]
@@ -734,16 +776,9 @@ class NativeProgram:
             at = self.now[v] = array.ctypes.data
             for place, offset in patches.get(v, ()):
                 cells[place] = at + offset
-        status = self.status_array
-        status[0] = 0
-        for part in self.stretches:
-            if type(part) is int:
-                if self.heads[part][0]:
-                    self.interpret(self.heads[part].ctypes.data, 0, 1)
-                    if status[0]:
-                        raise TraceError("a kernel refused its arguments")
-            else:
-                part()
+        self.go()
+        for kept in self.kept:  # the quick way writes there
+            kept.point(cells)
         for cell, times in program.cells:
             cell[0] += times
         for owner, index in program.grads:
@@ -767,14 +802,6 @@ class NativeProgram:
                 )
                 text.append(f"{call.kernel.name}({args})")
         return "\n\n".join(shown) + "\n\n# the step\n" + "\n".join(text) + "\n"
-
-
-class _Everything:
-    def __contains__(self, v: Any) -> bool:
-        return True
-
-
-_EVERYTHING = _Everything()
 
 
 def at_address(at: int, layout: Layout) -> np.ndarray:

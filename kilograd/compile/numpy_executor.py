@@ -27,7 +27,12 @@ from kilograd.compile.graph import (
     variables,
 )
 from kilograd.errors import TraceError
+from kilograd.kernels.kernel import KERNELS
 
+_OF_ANY_SIZE = (
+    np.nonzero, np.unique, np.extract, np.argwhere, np.flatnonzero, np.compress, np.delete,
+    np.bincount, np.union1d, np.intersect1d, np.setdiff1d, np.trim_zeros, np.histogram,
+)  # fmt: skip
 _SIMPLE = (int, float, bool, str, type(None), type(Ellipsis))
 
 
@@ -110,6 +115,10 @@ class _Writer:
         return f"{name}({(inner + options).lstrip(', ')})"
 
     def equation(self, eq: Equation) -> str:
+        if not eq.outs:
+            return self.call(eq)
+        if not eq.outs:
+            return self.call(eq)
         if eq.tree is None:
             return f"{eq.outs[0]} = {self.call(eq)}"
         if type(eq.tree) is tuple and all(type(t) is Var for t in eq.tree):
@@ -120,7 +129,9 @@ class _Writer:
 
 def shape_may_change(eq: Equation) -> bool:
     """Whether the shape of a result may depend on values: an opaque op, or a mask as an index."""
-    if eq.fn in NAMES or eq.fn in (np.nonzero, np.unique, np.extract, np.argwhere, np.flatnonzero):
+    if eq.fn in NAMES or eq.fn in _OF_ANY_SIZE or eq.fn in KERNELS.values():
+        return True
+    if eq.fn is np.where and len(eq.args) == 1:
         return True
     if eq.fn in (operator.getitem, np.ndarray.repeat, np.repeat):
         return any(v.dtype.kind in "bi" and not v.number for v in list(eq.inputs())[1:])

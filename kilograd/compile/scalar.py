@@ -103,7 +103,7 @@ def fusable(eq: Equation) -> bool:
         if isinstance(x, Var):
             if not x.number and x.dtype not in LOADS:
                 return False
-        elif type(x) not in _PLAIN_NUMBERS:
+        elif type(x) not in _PLAIN_NUMBERS and not isinstance(x, np.generic):
             return False
     if fn in _BITS:
         return out == BOOL and all(dtype_of(x) == BOOL for x in eq.args)
@@ -129,7 +129,7 @@ def literal(x: Any, dtype: np.dtype) -> str:
         return "True" if x else "False"
     if dtype == I64:
         return f"i64({int(x)})"
-    x = float(x)
+    x = float(x)  # (a number of NumPy's too)
     text = repr(x) if math.isfinite(x) else {math.inf: "np.inf", -math.inf: "-np.inf"}.get(x, "np.nan")
     return f"{CODES[dtype]}({text})"
 
@@ -183,10 +183,11 @@ def expression(eq: Equation, names: dict[Var, tuple[str, np.dtype]]) -> str:
 def _common(args: Any, names: dict[Var, tuple[str, np.dtype]]) -> np.dtype:
     """The dtype in which operands are compared."""
     kinds = [names[x][1] for x in args if isinstance(x, Var) and not x.number]
+    kinds += [x.dtype for x in args if isinstance(x, np.generic)]
     if not kinds:
         return F64
     common = np.result_type(*kinds)
-    numbers = [x for x in args if not isinstance(x, Var) or x.number]
+    numbers = [x for x in args if not isinstance(x, (Var, np.generic)) or getattr(x, "number", False)]
     if common.kind in "bi" and any(isinstance(x, Var) or type(x) is float for x in numbers):
         return F64
     if common == BOOL and any(type(x) is int for x in numbers):

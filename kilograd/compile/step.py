@@ -8,9 +8,11 @@ recorded on the way.
 from __future__ import annotations
 
 import functools
+import gc
 import os
+import random as pyrandom
 import threading
-import time
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,19 +20,27 @@ from typing import Any
 import numpy as np
 
 from kilograd import random
-from kilograd.autograd.driver import Node, Pick, reachable, run
+from kilograd.autograd.driver import Node, Pick, run
+from kilograd.autograd.function import FunctionCtx
 from kilograd.autograd.modes import MODE
 from kilograd.compile import numpy_executor, passes
-from kilograd.compile.graph import Graph, Var, leaves, mapped, variables
-from kilograd.compile.guards import Guards, Names, layout, module_state, optimizer_state
-from kilograd.compile.tracer import Recorded, Source, Trace, Tracer, tracing
+from kilograd.compile.graph import Equation, Graph, Var, cast, follow, leaves, mapped, put, put_view
+from kilograd.compile.guards import Guards, Names, layout, memory, module_state, optimizer_state
+from kilograd.compile.launch import MISS, launcher
+from kilograd.compile.tracer import Gate, Recorded, Source, Trace, Tracer, concrete, tracing
+from kilograd.dtypes import dtype as kilograd_dtype
 from kilograd.errors import GradError, TraceError
-from kilograd.kernels.kernel import CHANGES, TRACE
-from kilograd.tensor import Tensor, wrap
+from kilograd.kernels.kernel import TRACE
+from kilograd.nn.module import Module
+from kilograd.optim.optimizer import Optimizer
+from kilograd.tensor import Tensor, apply, wrap
 
-MOST_PROGRAMS = 16  # of one signature, and recordings that came to nothing
+MOST_PROGRAMS = 16  # of one kind of signature
+MOST_SIGNATURES = 64
+TRIES = 3  # recordings of a step that still makes state
 _enabled = os.environ.get("KILOGRAD_COMPILE", "1").lower() not in ("0", "false", "off", "no")
 _disabled = threading.local()
+_switched = [0 if _enabled else 1]  # how many disable() contexts are open anywhere
 _SCALARS = (bool, int, float, str, bytes, complex, type(None))
 
 
@@ -58,9 +68,11 @@ class disable:
 
     def __enter__(self) -> None:
         _disabled.depth = getattr(_disabled, "depth", 0) + 1
+        _switched[0] += 1
 
     def __exit__(self, *exc: object) -> None:
         _disabled.depth -= 1
+        _switched[0] -= 1
 
 
 class Program:
@@ -70,51 +82,101 @@ class Program:
         self.graph = graph
         self.sources = sources
         self.guards = guards
-        self.template: Any = None  # the structure of the result, with _Out in it
-        self.outs: list[Any] = []
+        self.template: Any = None  # the structure of the result, with Out, Same, View, Alias in it
         self.grads: list[tuple[Any, Any]] = []  # (owner, place in outputs or None)
-        self.cells: list[tuple[Any, int]] = []  # (tensor source, how often it was written)
+        self.other_grads: list[tuple[Any, Any]] = []  # (owner, what its .grad is besides a new array)
+        self.cells: list[tuple[Any, int]] = []  # (version counter, how often it is raised)
+        self.argument_cells: list[tuple[int, int]] = []
+        self.modes: list[tuple[Any, bool]] = []  # what train() and eval() inside have set
+        self.leaves: list[tuple[Any, bool]] = []  # what requires_grad_() inside has set
+        self.differentiable: list[Any] = []  # the results that can be differentiated outside
+        self.dead: DeadNode | None = None  # grad_fn of results whose graph is used up
         self.generators: list[Any] = []
         self.backward: Backward | None = None
         self.runner: Any = None
         self.written: list[Any] = []  # sources in the order of graph.writes
+        self.fresh: set[int] = set()  # outputs that are surely nobody else's memory
+        self.kept: set[int] = set()  # where the constants lie
         self.runs = 0
+        self.misfits = 0  # runs that ended in an exception
+        self.launch: Any = None
+
+    @property
+    def simple(self) -> bool:
+        """Whether all there is to do after a run is to wrap outputs."""
+        return not (
+            self.other_grads or self.argument_cells or self.modes or self.leaves or self.differentiable
+        )
 
     def values(self, tensors: list[Tensor]) -> list[Any]:
         """What the inputs are now."""
         result: list[Any] = []
         for s in self.sources:
-            if s.kind == "argument":
-                result.append(tensors[s.key].array)
-            elif s.kind == "tensor":
-                result.append(s.owner.array)
-            elif s.kind == "grad":
-                result.append(_owner(s.owner, tensors).__dict__["grad"].array)
-            else:
-                value = s.owner[s.key[0]]
-                value = value if s.key[1] is None else value[s.key[1]]
-                result.append(value)
+            if s.kind != "setting":
+                result.append(_array_of(s, tensors))
+                continue
+            value = s.owner[s.key[0]]
+            value = value if s.key[1] is None else value[s.key[1]]
+            if type(value) is not float and type(value) is not int:
+                raise TraceError(f"the setting {s.key[0]!r} of an optimizer is a {type(value).__name__} now")
+            result.append(float(value))
         return result
 
 
-class _Out:
-    """A place in the result: which output of the program, and how it is wrapped."""
+class Out:
+    """A place in the result: a new tensor around an output of the program."""
 
-    __slots__ = ("differentiable", "index", "same")
+    __slots__ = ("dead", "differentiable", "grad", "index", "inference", "leaf", "same")
 
-    def __init__(self, index: int, same: Any, differentiable: bool) -> None:
+    def __init__(self, index: int, t: Tensor) -> None:
         self.index = index
-        self.same = same  # the argument or tensor that is itself returned
-        self.differentiable = differentiable
+        self.same = None
+        self.differentiable = False  # the gradient may come from outside
+        self.dead = False  # it has a graph, which is used up
+        self.leaf = t._leaf
+        self.inference = t._inference
+        self.grad: Any = None  # its .grad, if it has one
+
+
+class Same:
+    """A place in the result where an argument, or a tensor of before, is returned as it is."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+
+
+class View:
+    """A place in the result: a view of another place's tensor, taken again."""
+
+    __slots__ = ("base", "steps")
+
+    def __init__(self, base: Any, steps: list[tuple[Any, Any]]) -> None:
+        self.base = base
+        self.steps = steps
+
+
+class Alias:
+    """A place in the result: the memory of a source or another place, outside of its graph."""
+
+    __slots__ = ("base", "counted", "cut", "path")
+
+    def __init__(self, base: Any, path: Any, counted: bool, cut: bool) -> None:
+        self.base = base  # a Source, or a place
+        self.path = path
+        self.counted = counted  # whether it shares the version counter
+        self.cut = cut
 
 
 class Backward:
     """The second half of a program whose results are differentiated outside of it."""
 
-    def __init__(self, graph: Graph, saved: list[int], leaves: list[Any]) -> None:
+    def __init__(self, graph: Graph, saved: list[int], leaves: list[Any], counters: list[Any]) -> None:
         self.graph = graph
         self.saved = saved  # which outputs of the first half it starts from
         self.leaves = leaves  # what its results are gradients of
+        self.counters = counters  # whose version counters must not move: sources and places
         self.run = numpy_executor.build(graph)
 
 
@@ -123,15 +185,21 @@ class ProgramNode(Node):
 
     __slots__ = ("backward",)
 
-    def __init__(self, backward: Backward, kept: Any, edges: Any, shapes: Any, dtypes: Any) -> None:
-        super().__init__(tuple(edges), shapes, dtypes)
+    def __init__(self, backward: Backward, kept: Any, edges: Any, made: list[Tensor], cells: Any) -> None:
+        super().__init__(
+            tuple(edges), [t.array.shape for t in made], [t.array.dtype for t in made]
+        )  # fmt: skip
         self.backward = backward
         self.kept = kept
-        self.cells = ()
-        self.plan = None  # type: ignore[assignment]
+        self.cells = cells
+        self.seen = sum([c[0] for c in cells])
+        self.plan = self.op = None  # type: ignore[assignment]
 
     def name(self) -> str:
         return "CompiledFunctionBackward"
+
+    def release(self) -> None:
+        self.kept, self.cells = None, ()
 
     def shares(self, g: Any, create_graph: bool) -> list[tuple[Any, Any]]:
         if create_graph:
@@ -139,12 +207,7 @@ class ProgramNode(Node):
                 "a compiled function cannot be differentiated twice from outside: compile the function "
                 "that asks for the second derivative, or call it under kg.compile.disable()"
             )
-        if self.kept is None:
-            raise GradError(
-                "Trying to backward through the graph a second time: what the compiled function had "
-                "kept was freed by the first pass. Call the first backward with retain_graph=True."
-            )
-        found, _ = self.backward.run(*self.kept, *g)
+        found, _ = self.backward.run(*self._values(), *g)
         return [
             (edge, np.asarray(s))
             for edge, s in zip(self.inputs, found, strict=True)
@@ -152,9 +215,36 @@ class ProgramNode(Node):
         ]  # fmt: skip
 
 
+class DeadNode(Node):
+    """``grad_fn`` of a result whose graph was used up inside, by ``backward()``."""
+
+    __slots__ = ()
+
+    def __init__(self, t: Tensor) -> None:
+        super().__init__((), t.array.shape, t.array.dtype)
+        self.kept, self.cells = None, ()
+        self.plan = self.op = None  # type: ignore[assignment]
+
+    def name(self) -> str:
+        return "CompiledFunctionBackward"
+
+    def shares(self, g: Any, create_graph: bool) -> list[tuple[Any, Any]]:
+        self._values()  # raises
+        return []
+
+
 def _owner(owner: Any, tensors: list[Tensor]) -> Any:
     """A tensor, or the argument of a number."""
     return tensors[owner] if type(owner) is int else owner
+
+
+def _array_of(s: Source, tensors: list[Tensor]) -> Any:
+    """The array that an input is now."""
+    if s.kind == "argument":
+        return tensors[s.key].array
+    if s.kind == "tensor":
+        return s.owner.array
+    return _owner(s.owner, tensors).__dict__["grad"].array
 
 
 class Compiled:
@@ -178,14 +268,24 @@ class Compiled:
     def reset(self) -> None:
         """Forget all programs."""
         self.programs: dict[Any, list[Program]] = {}
-        self.attempts: dict[Any, int] = {}
-        self.eager: dict[Any, str] = {}  # signatures that run eagerly, and why
+        self.recordings: dict[Any, int] = {}  # how many, by kind of signature
+        self.unsettled: dict[Any, int] = {}
+        self.eager: dict[Any, str] = {}  # kinds of signatures that run eagerly, and why
         self.last: Program | None = None
-        self.names: Names | None = None
+        self.launch: Any = None  # the quick way into the program that ran last
 
     # --- calling ----------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs and self.launch is not None and not _switched[0]:
+            try:
+                result = self.launch(*args)
+            except TypeError:  # another number of arguments
+                result = MISS
+            except TraceError:  # a kernel refused: nothing was written
+                return self.fn(*args)
+            if result is not MISS:
+                return result
         if TRACE.get() is not None or not _enabled or getattr(_disabled, "depth", 0):
             return self.fn(*args, **kwargs)
         mode = MODE.get()
@@ -193,30 +293,71 @@ class Compiled:
         key: Any = (_signature(args, tensors), mode)
         if kwargs:
             key = (*key, tuple(kwargs), _signature(tuple(kwargs.values()), tensors))
-        found = self.programs.get(key)
-        if found is not None:
-            for program in found:
-                if program.guards.why_not() is None:
-                    self.last = program
-                    return self._run(program, tensors, args, kwargs)
-        if self.eager and (key in self.eager or None in self.eager):
-            return self.fn(*args, **kwargs)
-        with self._lock:
-            return self._record(key, tensors, args, kwargs)
+        if len(tensors) > 1 and (shared := _shared(tensors)) is not None:
+            key = (*key, shared)
+        program = self._find(key, tensors)
+        if program is None:
+            if mode.retain or mode.anomaly:
+                return self.fn(*args, **kwargs)
+            kind = _kind(args), _kind(kwargs), tuple(kwargs), key[1]
+            if kind in self.eager:
+                return self.fn(*args, **kwargs)
+            with self._lock:
+                program = self._find(key, tensors)  # another thread may have been quicker
+                if program is None:
+                    return self._record(key, kind, tensors, args, kwargs)
+        self.last = program
+        self._prepare_launch(program, args, kwargs)
+        return self._run(program, tensors, args, kwargs)
+
+    def _find(self, key: Any, tensors: list[Tensor]) -> Program | None:
+        """The program for a signature whose guards hold."""
+        for program in self.programs.get(key, ()):
+            if program.guards.why_not(tensors) is None:
+                return program
+        return None
+
+    def _prepare_launch(self, program: Program, args: Any, kwargs: Any) -> None:
+        """The next call of this kind goes the quick way."""
+        self.launch = None
+        if self.check or kwargs or not hasattr(program.runner, "execute") or not program.simple:
+            return
+        if program.launch is None:
+            program.launch = False
+            what = []
+            for a in args:
+                if isinstance(a, Tensor):
+                    array = a.array
+                    if type(a) is not Tensor:
+                        return
+                    what.append(("tensor", array.shape, array.dtype, array.strides, a._leaf, a._node is None))
+                elif isinstance(a, _SCALARS):
+                    what.append(("value", a))
+                else:
+                    return
+            program.launch = launcher(program.runner, program.template, what, Out) or False
+        if program.launch is not False:
+            program.runner.bind()
+            self.launch = program.launch
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Compiled methods: one compiled function for each object."""
         if instance is None:
             return self
-        bound = instance.__dict__.get("_compiled_methods", {}).get(id(self))
+        mine = getattr(instance, "__dict__", None)
+        if mine is None:  # __slots__: the object is an argument like others
+            return types.MethodType(self, instance)
+        bound = mine.get("_compiled_methods", {}).get(id(self))
         if bound is None:
-            bound = Compiled(
-                functools.partial(self.fn, instance), check=self.check, backend=self.backend,
-                dynamic=self.dynamic, fullgraph=self.fullgraph,
-            )  # fmt: skip
-            functools.update_wrapper(bound, self.fn, updated=())
-            instance.__dict__.setdefault("_compiled_methods", {})[id(self)] = bound
+            bound = Compiled(types.MethodType(self.fn, instance), **self._how())
+            mine.setdefault("_compiled_methods", {})[id(self)] = bound
         return bound
+
+    def _how(self) -> dict[str, Any]:
+        return {"check": self.check, "backend": self.backend, "dynamic": self.dynamic, "fullgraph": self.fullgraph}
+
+    def __reduce__(self) -> Any:
+        return _compiled, (self.fn, self._how())  # pickles and copies start without programs
 
     def _run(self, program: Program, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         if self.check:
@@ -229,66 +370,71 @@ class Compiled:
             # depended on values, does what is right.
             for g, state in zip(program.generators, states, strict=True):
                 g.set_state(state)
-            return self.fn(*args, **kwargs)
+            result = self.fn(*args, **kwargs)
+            program.misfits += 1
+            if program.misfits > 8 and 2 * program.misfits > program.runs:
+                kind = _kind(args), _kind(kwargs), tuple(kwargs), MODE.get()
+                self._give_up(kind, "the shapes of its results depend on values, and are others every time")
+            return result
 
     # --- recording --------------------------------------------------------------------------------
 
-    def _record(self, key: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
-        if key[1].retain or key[1].anomaly:
+    def _record(self, key: Any, kind: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Run eagerly, and make a program of it if it can be one."""
+        if self.recordings.get(kind, 0) >= MOST_PROGRAMS:
+            self._give_up(kind, "it was recorded again and again: what it reads is different in every call")
             return self.fn(*args, **kwargs)
-        if any(t._node is not None for t in tensors) and key[1].grad:
-            pass  # arguments with a graph of their own: their gradient leaves through the node
-        tries = self.attempts[key] = self.attempts.get(key, 0) + 1
-        if tries > MOST_PROGRAMS:
-            return self._give_up(key, "it was recorded again and again, for its guards kept failing", args, kwargs)
-        if self.names is None:
-            self.names = Names(self.fn)
-        names = Names(self.fn)
-        trace = Trace(self.fullgraph)
+        for t in tensors:
+            t._edge()  # views are looked at now, not while recording
+        names = Names(self.fn, [a for a in leaves((args, kwargs)) if not isinstance(a, Tensor)])
+        trace = Trace(self.fullgraph, names.words)
+        if names.refused:
+            trace.failure = names.refused
+        program = None
+        nodes = [(t, t._node) for t in tensors if t._node is not None]
+        chance = pyrandom.getstate(), _numpy_chance()
         with tracing(trace):
-            module = getattr(self.fn, "__self__", None)
-            if hasattr(module, "_modules"):
-                trace.saw_module(module)
-            for i, t in enumerate(tensors):
-                trace.argument(t, i)
-            result = self.fn(*args, **kwargs)
-            program = None
-            if trace.failure is None:
-                program = _finish(trace, result, tensors)
-        if program is None:
-            self._warn(key, trace.failure or "")
+            try:
+                module = getattr(self.fn, "__self__", None)
+                if hasattr(module, "_modules"):
+                    trace.saw_module(module)
+                for i, t in enumerate(tensors):
+                    trace.argument(t, i)
+                result = self.fn(*args, **kwargs)
+                if trace.failure is None and chance != (pyrandom.getstate(), _numpy_chance()):
+                    trace.fail("it draws from Python's or NumPy's random numbers: use kilograd's")
+                if trace.failure is None:
+                    program = _finish(trace, result, tensors, names)
+            finally:
+                for t, node in nodes:
+                    if type(t._node) is Gate:
+                        t._node = node
+        if trace.failure is not None:
+            self._give_up(kind, trace.failure)
+            return mapped(concrete, result)
+        assert program is not None
+        why = _side_effects(trace, names, program, result, tensors)
+        if why is not None:  # optimizers and lazy layers come to rest after a step or two
+            self.unsettled[kind] = tries = self.unsettled.get(kind, 0) + 1
+            if tries >= TRIES:
+                self._give_up(kind, why)
             return result
-        changed = names.state() != names.before
-        names_state = names
-        known = {id(t) for t in leaves(result) if isinstance(t, Tensor)}
-        known |= {id(t) for owner, _ in program.grads if (t := _owner(owner, tensors).__dict__.get("grad")) is not None}
-        for node_output in [result]:
-            del node_output
-        trace_survivors = _survivors(trace, known)
-        if trace_survivors or changed:
-            if tries >= 3:
-                why = (
-                    "it keeps tensors that it computed (they would not change when the program runs):\n  made at "
-                    + "\n  made at ".join(dict.fromkeys(trace_survivors[:4]))
-                    if trace_survivors
-                    else "it changes a variable of Python that it also reads"
-                )
-                self._warn(key, why)
-            return result
-        program.guards.names = names_state
         _prepare(program, self.backend)
-        self.programs.setdefault(key, []).insert(0, program)
+        self.recordings[kind] = self.recordings.get(kind, 0) + 1
+        if len(self.programs) >= MOST_SIGNATURES and key not in self.programs:
+            del self.programs[next(iter(self.programs))]
+        programs = self.programs.get(key, [])
+        self.programs[key] = [program, *programs[: MOST_PROGRAMS - 1]]
         self.last = program
         return result
 
-    def _give_up(self, key: Any, why: str, args: Any, kwargs: Any) -> Any:
-        self._warn(key, why)
-        return self.fn(*args, **kwargs)
-
-    def _warn(self, key: Any, why: str) -> None:
-        self.eager[key] = why
+    def _give_up(self, kind: Any, why: str) -> None:
+        """Run calls of this kind eagerly from here on, and say so once."""
         if self.fullgraph:
             raise TraceError(why)
+        if len(self.eager) > MOST_SIGNATURES:
+            self.eager.clear()
+        self.eager[kind] = why
         name = getattr(self.fn, "__qualname__", type(self.fn).__name__)
         warnings.warn(f"kg.compile: {name} runs eagerly: {why}", RuntimeWarning, stacklevel=4)
 
@@ -296,27 +442,46 @@ class Compiled:
 
     def _checked(self, program: Program, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Eager and program side by side, from the same state; what eager left behind stays."""
-        before = [(s, a, a.copy()) for s, a in zip(program.sources, program.values(tensors), strict=True)
-                  if isinstance(a, np.ndarray)]  # fmt: skip
-        grads = [(_owner(o, tensors), _owner(o, tensors).__dict__.get("grad")) for o, _ in program.grads]
+        arrays = [a for a in program.values(tensors) if isinstance(a, np.ndarray)]
+        before = [a.copy() for a in arrays]
+        owners = [_owner(o, tensors) for o, _ in (*program.grads, *program.other_grads)]
+        grads = [t.__dict__.get("grad") for t in owners]
+        modes = [(m, m.training) for m, _ in program.modes]
+        flags = [(_owner(o, tensors), _owner(o, tensors)._leaf) for o, _ in program.leaves]
+        counters = [(c, c[0]) for c, _ in program.cells]
+        counters += [(tensors[i]._cell, tensors[i]._cell[0]) for i, _ in program.argument_cells]
         states = [g.get_state() for g in program.generators]
-        compiled = execute(program, tensors)
-        got = [np.array(t.array) for t in leaves(compiled) if isinstance(t, Tensor)]
-        got += [a.copy() for _, a, _ in before]
-        got += [np.array(g.array) for t, _ in grads if (g := t.__dict__.get("grad")) is not None]
+
+        def state(result: Any) -> list[Any]:
+            found = [np.array(t.array) for t in leaves(result) if isinstance(t, Tensor)]
+            found += [a.copy() for a in arrays]
+            return found + [None if (g := t.__dict__.get("grad")) is None else g.array.copy() for t in owners]
+
+        got: Any = None
+        try:
+            got = state(execute(program, tensors))
+        except Exception:  # then eager must raise, or does what is right
+            pass
         after = [g.get_state() for g in program.generators]
-        for _, a, old in before:
-            a[...] = old
-        for t, g in grads:
+        for a, old in zip(arrays, before, strict=True):
+            if a.flags.writeable:
+                a[...] = old
+        for t, g in zip(owners, grads, strict=True):
             t.grad = g
-        for g, state in zip(program.generators, states, strict=True):
-            g.set_state(state)
+        for m, training in modes:
+            m.training = training
+        for t, leaf in flags:
+            t._leaf = leaf
+        for cell, count in counters:
+            cell[0] = count
+        for g, old in zip(program.generators, states, strict=True):
+            g.set_state(old)
         result = self.fn(*args, **kwargs)
-        want = [t.array for t in leaves(result) if isinstance(t, Tensor)]
-        want += [a for _, a, _ in before]
-        want += [g.array for t, _ in grads if (g := t.__dict__.get("grad")) is not None]
-        for g, state in zip(program.generators, after, strict=True):
-            if not (g.get_state() == state).all():
+        if got is None:
+            return result
+        want = state(result)
+        for g, now in zip(program.generators, after, strict=True):
+            if not (g.get_state() == now).all():
                 raise AssertionError("compile(check=True): the program drew other random numbers")
         if len(got) != len(want):
             raise AssertionError("compile(check=True): the program gave another number of results")
@@ -348,6 +513,10 @@ class Compiled:
 
 
 def _same(a: Any, b: Any, what: str) -> None:
+    if a is None or b is None:
+        if a is not b:
+            raise AssertionError(f"compile(check=True): {what} is None in one of program and eager")
+        return
     if a.shape != b.shape or a.dtype != b.dtype:
         raise AssertionError(
             f"compile(check=True): {what} is {a.dtype}{list(a.shape)}, eagerly {b.dtype}{list(b.shape)}"
@@ -365,14 +534,17 @@ def _same(a: Any, b: Any, what: str) -> None:
         raise AssertionError(f"compile(check=True): {what} differs")
 
 
-def _survivors(trace: Trace, known: set[int]) -> list[str]:
-    alive = trace.survivors(known)
-    if alive:
-        import gc
+def _compiled(fn: Any, how: dict[str, Any]) -> Compiled:
+    return Compiled(fn, **how)
 
-        gc.collect()
-        alive = trace.survivors(known)
-    return alive
+
+def _numpy_chance() -> Any:
+    """Where NumPy's own generator is."""
+    name, key, position, *rest = np.random.get_state()
+    return name, key.tobytes(), position, rest  # type: ignore[union-attr]
+
+
+# --- signatures ---------------------------------------------------------------------------------------
 
 
 def _signature(args: tuple[Any, ...], tensors: list[Tensor]) -> Any:
@@ -382,15 +554,15 @@ def _signature(args: tuple[Any, ...], tensors: list[Tensor]) -> Any:
         if isinstance(a, Tensor):
             tensors.append(a)
             array = a.array
+            if a._view is not None:
+                a._edge()  # it may have a graph by now
             parts += (array.shape, array.dtype, array.strides, a._leaf, a._node is None)
         elif isinstance(a, _SCALARS):
-            parts += (type(a), a)
-        elif type(a) in (tuple, list):
+            parts += (type(a), a if a else str(a))  # 0.0 is not -0.0
+        elif isinstance(a, (tuple, list)):
             parts += (type(a), _signature(tuple(a), tensors))
-        elif type(a) is dict:
-            parts += (dict, tuple(a), _signature(tuple(a.values()), tensors))
-        elif isinstance(a, tuple) and hasattr(a, "_fields"):
-            parts += (type(a), _signature(tuple(a), tensors))
+        elif isinstance(a, dict):
+            parts += (type(a), tuple(a), _signature(tuple(a.values()), tensors))
         else:
             parts += (type(a), _identity(a))
     return tuple(parts)
@@ -404,159 +576,406 @@ def _identity(a: Any) -> Any:
     return a
 
 
-def _finish(trace: Trace, result: Any, tensors: list[Tensor]) -> Program | None:
-    """Close a recording: outputs, writes, gradients, guards."""
+def _shared(tensors: list[Tensor]) -> Any:
+    """Which arguments are the same array; None if all are different ones."""
+    ids = [id(t.array) for t in tensors]
+    return None if len(set(ids)) == len(ids) else tuple([ids.index(i) for i in ids])
+
+
+def _kind(a: Any) -> Any:
+    """A signature less the values that may well be others in every call."""
+    if isinstance(a, Tensor):
+        return a.array.shape, a.array.dtype, a._leaf, a._node is None
+    if isinstance(a, (bool, str, type(None))):
+        return a
+    if isinstance(a, (tuple, list)):
+        return tuple([_kind(v) for v in a])
+    if isinstance(a, dict):
+        return tuple([(k, _kind(v)) for k, v in a.items()])
+    return type(a)
+
+
+# --- the end of a recording ---------------------------------------------------------------------------
+
+
+def _finish(trace: Trace, result: Any, tensors: list[Tensor], names: Names) -> Program | None:
+    """Close a recording: outputs, writes, gradients, guards. None if it failed after all."""
     graph = trace.graph
-    program = Program(graph, trace.sources, Guards(None))
-    outputs: list[Var] = []
-    differentiable: list[Tensor] = []
+    program = Program(graph, trace.sources, Guards(names))
+    places = _Places(trace, tensors)
+    made = {id(t) for ref, _ in trace.made if (t := ref()) is not None}
+    results = [t for t in leaves(result) if isinstance(t, Tensor)]
+    changed = [
+        (owner, now) for owner, before in trace.grads.values()
+        if id(owner) not in made and (now := owner.__dict__.get("grad")) is not before
+    ]  # fmt: skip
+    places.expect([*results, *[now for _, now in changed if now is not None]])
 
     def place(x: Any) -> Any:
         if isinstance(x, Tensor):
-            tracer = x.array
-            if not isinstance(tracer, Tracer):
-                tracer = trace.lift(x, tracer)
-                if not isinstance(tracer, Tracer):
-                    return x
-            outputs.append(tracer.var)
-            same: Any = None
-            if id(x) in trace.tracers:
-                same = next((i for i, t in enumerate(tensors) if t is x), x)
-            alive = x._edge() is not None and _graph_is_alive(x)
-            if alive and same is None:
-                differentiable.append(x)
-            return _Out(len(outputs) - 1, same, alive and same is None)
-        if isinstance(x, (Recorded, np.ndarray)):
-            trace.fail("a compiled function returned an array that is no tensor")
+            return places.of(x)
+        if not isinstance(x, (*_SCALARS, tuple, type, np.dtype, kilograd_dtype, Module, Optimizer)):
+            trace.fail(f"a compiled function returned a {type(x).__name__}, which is no tensor or number")
         return x
 
     program.template = mapped(place, result)
+    for owner, now in changed:
+        spec = None if now is None else places.of(now)
+        at = places.number(owner)
+        if spec is None:
+            program.grads.append((at, None))
+        elif type(spec) is Out and not (spec.differentiable or spec.dead) and places.once(spec):
+            program.grads.append((at, spec.index))
+        else:
+            program.other_grads.append((at, spec))
     if trace.failure is not None:
         return None
-    for t, before in trace.grads.values():
-        if any(ref() is t for ref, _ in trace.made):
-            continue  # made here
-        now = t.__dict__.get("grad")
-        if now is before:
-            continue
-        owner = next((i for i, a in enumerate(tensors) if a is t), t)
-        if now is None:
-            program.grads.append((owner, None))
-        else:
-            array = now.array
-            outputs.append(array.var)
-            program.grads.append((owner, len(outputs) - 1))
-    for source, value in trace.written():
+    program.differentiable = [s for s, _ in places.differentiable]
+    _find_writes(trace, program)
+    for t, _ in trace.requires.values():
+        if id(t) not in made and t._leaf is not trace.requires[id(t)][1]:
+            program.leaves.append((places.number(t), t._leaf))
+    for t in trace.owners.values():
+        if t._node is not None and type(t._node) is not Gate and id(t) not in made:
+            trace.fail("a tensor of outside gets a graph, by an operation in place")
+    for cell, seen, t in trace.cells.values():
+        if cell[0] != seen:
+            at = places.number(t)
+            if type(at) is int:
+                program.argument_cells.append((at, cell[0] - seen))
+            else:
+                program.cells.append((cell, cell[0] - seen))
+    graph.outputs = places.outputs
+    program.generators = list(trace.generators.values())
+    if places.differentiable and trace.failure is None:
+        _add_backward(trace, program, places)
+    if trace.failure is not None:
+        return None
+    if any(s.dead for s in places.outs):
+        program.dead = DeadNode(next(t for s, t in places.made_of if s.dead))
+    _guard(trace, program, places)
+    return program
+
+
+class _Places:
+    """Where each tensor of the result comes from when the program runs."""
+
+    def __init__(self, trace: Trace, tensors: list[Tensor]) -> None:
+        self.trace = trace
+        self.tensors = tensors
+        self.outputs: list[Var] = []
+        self.outs: list[Out] = []
+        self.made_of: list[tuple[Out, Tensor]] = []
+        self.differentiable: list[tuple[Out, Tensor]] = []
+        self.known: dict[int, Any] = {}  # id(tensor) → its place
+        self.uses: dict[int, int] = {}  # id(place) → how often it was asked for
+        self.roots: dict[int, int] = {}  # id(root) → how many results lie in its memory
+        self.main: dict[int, Any] = {}  # id(root) → the place of the tensor that has all of it
+        self.sources = {id(trace.by_memory[id(s.array)]): s for s in trace.sources if s.kind != "setting"}
+
+    def number(self, t: Tensor) -> Any:
+        """The number of an argument, other tensors themselves."""
+        return next((i for i, a in enumerate(self.tensors) if a is t), t)
+
+    def once(self, place: Any) -> bool:
+        return self.uses[id(place)] == 1
+
+    def expect(self, tensors: list[Tensor]) -> None:
+        """Count how many of the results share memory."""
+        distinct = {id(t): t for t in tensors}
+        for t in distinct.values():
+            tracer = t.__dict__["array"]
+            if isinstance(tracer, Tracer):
+                self.roots[id(tracer.root)] = self.roots.get(id(tracer.root), 0) + 1
+        for t in distinct.values():  # those that own what others look at come first
+            tracer = t.__dict__["array"]
+            if isinstance(tracer, Tracer) and t._view is None and tracer.path == ():
+                if id(tracer.root) not in self.sources and t._edge() is not None:
+                    self.of(t, count=False)
+
+    def of(self, t: Tensor, count: bool = True) -> Any:
+        place = self.known.get(id(t))
+        if place is None:
+            place = self.known[id(t)] = self._find(t)
+        if count:
+            self.uses[id(place)] = self.uses.get(id(place), 0) + 1
+        return place
+
+    def _find(self, t: Tensor) -> Any:
+        trace = self.trace
+        tracer = t.__dict__["array"]
+        if id(t) in trace.tracers or not isinstance(tracer, Tracer):
+            return Same(self.number(t))
+        if type(t) is not Tensor:
+            trace.fail(f"a compiled function returned a new {type(t).__name__}")
+        root = id(tracer.root)
+        source = self.sources.get(root)
+        if source is not None or self.roots.get(root, 0) > 1:
+            steps = []
+            base = t
+            while base._view is not None:
+                base, op, options = base._view
+                steps.append((op, options))
+            if steps:
+                if any(isinstance(x, Recorded) for _, options in steps for x in leaves(options)):
+                    trace.fail("a compiled function returned a view that depends on values")
+                return View(self.of(base, count=False), steps[::-1])
+            if source is not None and t._edge() is not None:
+                trace.fail("a compiled function returned a tensor in the memory of an argument")
+            if source is not None:
+                counted = any(c is t._cell for c, _, _ in trace.cells.values())
+                return Alias(source, tracer.path, counted, t._cut_view)
+            if root in self.main and t._edge() is None:
+                main, cell = self.main[root]
+                return Alias(main, tracer.path, cell is t._cell, t._cut_view)
+        self.outputs.append(tracer.var)
+        place = Out(len(self.outputs) - 1, t)
+        if tracer.path == ():
+            self.main.setdefault(root, (place, t._cell))
+        self.outs.append(place)
+        self.made_of.append((place, t))
+        if t._node is not None:
+            place.differentiable = _graph_is_alive(t)
+            place.dead = not place.differentiable
+            if place.differentiable:
+                self.differentiable.append((place, t))
+        if t.__dict__.get("grad") is not None:
+            place.grad = self.of(t.__dict__["grad"])
+        return place
+
+
+def _find_writes(trace: Trace, program: Program) -> None:
+    """What is written at the end, to which inputs."""
+    graph = trace.graph
+    written = trace.written()
+    for source, value in written:
         graph.writes.append((source.var, value))
         program.written.append(source)
-        if any(
-            other is not source and other.kind != "setting"
-            and np.may_share_memory(other.array, source.array)
-            and np.shares_memory(other.array, source.array, max_work=10000)
-            for other in trace.sources
-        ):  # fmt: skip
-            trace.fail("a tensor is written whose memory another tensor of the function shares")
-            return None
-    for cell, seen in trace.cells.values():
-        if cell[0] != seen:
-            program.cells.append((cell, cell[0] - seen))
-    graph.outputs = outputs
-    program.generators = list(trace.generators.values())
-    if differentiable:
-        _add_backward(trace, program, differentiable, tensors)
-        if trace.failure is not None:
-            return None
-    guards = program.guards
-    guards.settings = [(s.owner, s.key, s.array) for s in trace.pinned]
-    for module in trace.modules.values():
-        guards.modules.append((module, module_state(module)))
-    for optimizer in trace.optimizers.values():
-        guards.optimizers.append((optimizer, optimizer_state(optimizer)))
-    for s in trace.sources:
-        if s.kind == "tensor":
-            guards.tensors.append(s.owner)
-            guards.arrays.append(s.array)
-            guards.layouts.append(layout(s.array))
-            guards.leaves.append(s.owner._leaf)
-    read = {s.owner if type(s.owner) is int else id(s.owner) for s in trace.sources if s.kind == "grad"}
-    for t in trace.grads_read.values():
-        if any(a is t for a in tensors) or any(ref() is t for ref, _ in trace.made):
-            continue
-        before = trace.grads[id(t)][1]
-        if before is None:
-            guards.no_grad_at_start.append(t)
-        elif id(t) in read:
-            guards.grads.append((t, layout(before.__dict__["array"])))
-    guards.changes = CHANGES[0]
-    return program
+        for other in trace.sources:
+            if other is not source and other.kind != "setting" and np.may_share_memory(other.array, source.array):
+                trace.fail("a tensor is written whose memory another tensor of the function shares")
+                return
+    if len(written) > 1:  # a value that is (a view of) another written input is copied before
+        looks_at = _lookers(graph)
+        targets = {target for target, _ in graph.writes}
+        for k, (target, value) in enumerate(graph.writes):
+            if looks_at.get(value, value) in targets - {target}:
+                graph.writes[k] = (target, _copied(trace, value))
+
+
+def _copied(trace: Trace, v: Var) -> Var:
+    """A copy of a value that will be overwritten."""
+    new = Var(f"v{next(trace.counter)}", v.shape, v.dtype)
+    trace.graph.equations.append(Equation((new,), np.copy, (v,), {}))
+    return new
+
+
+def _lookers(graph: Graph) -> dict[Var, Var]:
+    """Values that may lie in the memory of an input: that input."""
+    looks_at = {v: v for v in graph.inputs}
+    for eq in graph.equations:
+        if not makes_new_memory(eq):
+            root = next((looks_at[v] for v in eq.inputs() if v in looks_at), None)
+            if root is not None:
+                looks_at.update((v, root) for v in eq.outs)
+    return looks_at
+
+
+def makes_new_memory(eq: Equation) -> bool:
+    """Whether the result of an equation is surely in new memory."""
+    fn = eq.fn
+    return (
+        isinstance(fn, np.ufunc) or isinstance(getattr(fn, "__self__", None), np.ufunc)
+        or fn in (put, put_view, cast, np.copy, np.where, np.concatenate, np.ndarray.copy, np.ndarray.sum,
+                  np.ndarray.mean, np.ndarray.max, np.ndarray.min, np.ndarray.prod, np.sum, np.mean)
+    )  # fmt: skip
 
 
 def _graph_is_alive(t: Tensor) -> bool:
     """Whether backward may still go through the graph of a result."""
-    edge = t._edge()
-    if not isinstance(edge, Node):
-        return False
-    return all(type(n) is Pick or n.kept is not None for n in reachable([edge]))
+    return all(
+        type(n) in (Pick, Gate) or (n.kept is not None and getattr(n, "raw", ()) is not None)
+        for n in _inside([t._node])
+    )
 
 
-def _add_backward(trace: Trace, program: Program, outs: list[Tensor], tensors: list[Tensor]) -> None:
+def _inside(roots: list[Any]) -> list[Node]:
+    """The nodes of a graph up to the gates of the arguments."""
+    found: dict[int, Node] = {}
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Node) and id(node) not in found:
+            found[id(node)] = node
+            if type(node) is not Gate:
+                stack += node.inputs
+    return list(found.values())
+
+
+def _add_backward(trace: Trace, program: Program, places: _Places) -> None:
     """Record the backward pass too, from gradients that come from outside, and cut it off."""
     graph = trace.graph
-    edges: Any = [t._edge() for t in outs]
-    nodes = reachable(edges)
-    found_leaves: dict[int, Tensor] = {}
+    nodes = _inside([t._node for _, t in places.differentiable])
+    gates = {id(t._node): i for i, t in enumerate(places.tensors) if type(t._node) is Gate}
+    targets: dict[Any, Any] = {}  # a leaf, or the gate of an argument → whose gradient it is
     for node in nodes:
+        if node.hooks or (node.retain is not None and node.retain() is not None):
+            trace.fail("retain_grad() or a hook on a tensor that is differentiated outside of the function")
+            return
+        if type(node) is Gate:
+            targets[node] = gates[id(node)]
         for e in node.inputs:
             if isinstance(e, Tensor):
-                found_leaves[id(e)] = e
-    for node in nodes:
-        if node.hooks:
-            trace.fail("a tensor hook on a result that is differentiated outside of the compiled function")
-            return
+                targets[e] = places.number(e)
     upstream: list[Tracer] = []
-    for t in outs:
+    for _, t in places.differentiable:
         value = np.ones(t.array.shape, t.array.dtype)
         upstream.append(Tracer(trace, value, trace.variable(value, "g")))
-    seeds: Any = list(zip(edges, upstream, strict=True))
-    wanted: Any = set(found_leaves.values())
-    first = len(graph.equations)
-    written = list(graph.writes)
-    grads, _ = run(seeds, retain_graph=True, create_graph=False, wanted=wanted)
+    seeds: Any = [(t._node, g) for (_, t), g in zip(places.differentiable, upstream, strict=True)]
+    first, writes = len(graph.equations), list(graph.writes)
+    outside = [(node, node.inputs) for node in nodes if type(node) is Gate]
+    states = [(g, g.get_state.__wrapped__(g)) for g in (*program.generators, random.default_generator)]
+    try:
+        for gate, _ in outside:
+            gate.inputs = ()
+        grads, _ = run(seeds, retain_graph=True, create_graph=False, wanted=set(targets))
+    except GradError:  # a kept value was changed: outside it would raise just so
+        del graph.equations[first:]
+        for place, _ in places.differentiable:
+            place.differentiable, place.dead = False, True
+        places.differentiable, program.differentiable = [], []
+        return
+    finally:
+        for gate, inputs in outside:
+            gate.inputs = inputs
+        for g, state in states:
+            g.set_state.__wrapped__(g, state)
     if trace.failure is not None:
         return
     second = Graph()
     second.constants = graph.constants
     second.equations = graph.equations[first:]
-    graph.equations = graph.equations[:first]
-    graph.writes = written
-    leaves_in_order = [t for t in found_leaves.values() if t in grads]
-    second.outputs = [trace.as_var(grads[t]) for t in leaves_in_order]
+    del graph.equations[first:]
+    graph.writes = writes
+    edges = [e for e in targets if e in grads]
+    second.outputs = [trace.as_var(grads[e]) for e in edges]
     given = {v for eq in second.equations for v in eq.outs} | set(graph.constants)
-    upstream_vars = [u.var for u in upstream]
-    needed = dict.fromkeys(
-        v for eq in second.equations for v in eq.inputs() if v not in given and v not in upstream_vars
-    )
-    for v in second.outputs:
-        if v not in given and v not in upstream_vars:
-            needed[v] = None
-    saved = list(needed)
-    second.inputs = [*saved, *upstream_vars]
-    places = []
+    given |= {u.var for u in upstream}
+    needed = [v for eq in second.equations for v in eq.inputs()] + second.outputs
+    saved = [v for v in dict.fromkeys(needed) if v not in given]
+    second.inputs = [*saved, *[u.var for u in upstream]]
+    second = passes.optimised(second)
+    saved = second.inputs[: len(saved)]
+    # What is kept must not change until backward: version counters tell.
+    looks_at, sources = _lookers(graph), {s.var: s for s in program.sources}
+    targets_of_writes = {target for target, _ in graph.writes}
+    at, counters = [], []
     for v in saved:
+        root = looks_at.get(v)
+        if root in targets_of_writes:
+            v = _copied(trace, v)
+        elif root is not None and sources[root].kind != "setting":
+            counters.append(sources[root])
+        counters += [place for place in places.outs if graph.outputs[place.index] is v]
         graph.outputs.append(v)
-        places.append(len(graph.outputs) - 1)
-    owners = [next((i for i, a in enumerate(tensors) if a is t), t) for t in leaves_in_order]
-    program.backward = Backward(passes.optimised(second), places, owners)
+        at.append(len(graph.outputs) - 1)
+    program.backward = Backward(second, at, [targets[e] for e in edges], counters)
+
+
+def _guard(trace: Trace, program: Program, places: _Places) -> None:
+    """Write down what the program depends on."""
+    guards, tensors = program.guards, places.tensors
+    guards.settings = [(s.owner, s.key, s.array) for s in trace.pinned]
+    guards.groups = trace.plain_groups
+    for module, state, training in trace.modules.values():
+        guards.modules.append((module, state))
+        guards.training.append((module, training))
+        if module.training is not training:
+            program.modes.append((module, module.training))
+    guards.optimizers = list(trace.optimizers.values())
+    guards.tensors = [s.owner for s in trace.sources if s.kind == "tensor"]
+    seen = set()
+    for t in trace.owners.values():
+        if any(s.owner is t for s in trace.sources if s.kind == "tensor") and id(t) not in trace.requires:
+            guards.leaves.append((t, t._leaf))
+    guards.leaves += [r for r in trace.requires.values() if type(places.number(r[0])) is not int]
+    read = {id(s.owner) for s in trace.sources if s.kind == "grad"}
+    made = {id(t) for ref, _ in trace.made if (t := ref()) is not None}
+    for t in trace.grads_read.values():
+        if id(t) in made or id(t) in seen:
+            continue
+        seen.add(id(t))
+        before = trace.grads[id(t)][1]
+        if before is None:
+            guards.no_grad_at_start.append(places.number(t))
+        elif id(t) in read:
+            guards.grads.append((places.number(t), layout(before.__dict__["array"])))
+        else:
+            guards.grad_at_start.append(places.number(t))
+    for s in trace.sources:
+        if s.kind == "grad":
+            s.owner = places.number(s.owner)
+    guards.writes_arguments = any(s.kind == "argument" for s in program.written)
+    guards.close()
+    own = {id(t) for t in guards.names.tensors()} if guards.names is not None else set()
+    for module, _, _ in trace.modules.values():
+        own |= {id(t) for t in (*module._parameters.values(), *module._buffers.values())}
+    for optimizer, _ in trace.optimizers.values():
+        own |= {id(p) for g in optimizer.param_groups for p in g["params"]}
+    for i, t in enumerate(tensors):
+        if id(t) in own or memory(t.__dict__["array"]) in guards.memories:
+            guards.same[i] = t
+
+
+def _side_effects(trace: Trace, names: Names, program: Program, result: Any, tensors: Any) -> str | None:
+    """What the step did besides computing, which a program would not do again."""
+    known: dict[int, Any] = {}
+    for t in (*leaves(result), *[o.__dict__.get("grad") for o, _ in trace.grads.values()]):
+        while isinstance(t, Tensor) and id(t) not in known:
+            known[id(t)] = t
+            if isinstance(grad := t.__dict__.get("grad"), Tensor):
+                known[id(grad)] = grad
+            t = t._view[0] if t._view is not None else None
+    nodes = [t._node for t in known.values() if t._node is not None]
+    for node in _inside(nodes):  # what a custom function keeps for its backward
+        ctx = getattr(node, "ctx", None)
+        if isinstance(ctx, FunctionCtx):
+            known.update((id(t), t) for t in leaves(vars(ctx)) if isinstance(t, Tensor))
+    alive = trace.survivors(set(known))
+    if alive:
+        gc.collect()
+        alive = trace.survivors(set(known))
+    if alive:
+        lines = "\n  made at ".join(dict.fromkeys(alive[:4]))
+        return f"it keeps tensors that it computed (a program would not renew them):\n  made at {lines}"
+    if (name := names.changed()) is not None:
+        return f"it changes {name!r}, which it also reads"
+    for module, state, _ in trace.modules.values():
+        if module_state(module, names.words) != state:
+            return f"it changes attributes of a {type(module).__name__}"
+    for optimizer, state in trace.optimizers.values():
+        if optimizer_state(optimizer) != state:
+            return f"it changes the state of {type(optimizer).__name__}"
+    return None
 
 
 def _prepare(program: Program, backend: str) -> None:
     """Passes, and the executor."""
-    program.graph = passes.optimised(program.graph)
+    program.graph = graph = passes.optimised(program.graph)
     program.runner = None
     if backend != "numpy":
         program.runner = _native(program, backend)
     if program.runner is None:
-        program.runner = numpy_executor.build(program.graph)
+        program.runner = numpy_executor.build(graph)
+        new = {v for eq in graph.equations if eq.tree is None and makes_new_memory(eq) for v in eq.outs}
+        where: dict[Var, int] = {}
+        for i, v in enumerate(graph.outputs):
+            if v in new and v not in where:
+                where[v] = i
+        program.fresh = set(where.values())
+        program.kept = {memory(c) for c in graph.constants.values()}
+    else:
+        program.fresh = set(range(len(graph.outputs)))
     for s in program.sources:
         s.array = None  # type: ignore[assignment]
 
@@ -585,6 +1004,7 @@ def execute(program: Program, tensors: list[Tensor]) -> Any:
         return program.runner.execute(tensors)
     values = program.values(tensors)
     outputs, writes = program.runner(*values)
+    _own(program, outputs, values)
     if program.written:
         place = {s.var: a for s, a in zip(program.sources, values, strict=True)}
         for (target, _), value in zip(program.graph.writes, writes, strict=True):
@@ -592,51 +1012,110 @@ def execute(program: Program, tensors: list[Tensor]) -> Any:
     for cell, times in program.cells:
         cell[0] += times
     for owner, index in program.grads:
-        grad = None
-        if index is not None:
-            grad = wrap(_own(outputs[index], values))
+        grad = None if index is None else wrap(outputs[index])
         _owner(owner, tensors).__dict__["grad"] = grad
     program.runs += 1
     return results(program, outputs, values, tensors)
 
 
-def _own(x: Any, values: list[Any]) -> Any:
-    """An array that shares no memory with the inputs."""
-    x = np.asarray(x)
-    if x.base is not None or any(x is v for v in values):
-        x = x.copy()
-    return x
+def _own(program: Program, outputs: list[Any], values: list[Any]) -> None:
+    """Copy the outputs that lie in the memory of inputs, constants or one another."""
+    saved = program.backward.saved[0] if program.backward and program.backward.saved else len(outputs)
+    taken: set[int] | None = None
+    for i in range(min(saved, len(outputs))):
+        if i in program.fresh:
+            continue
+        if taken is None:
+            taken = {memory(v) for v in values if isinstance(v, np.ndarray)} | program.kept
+            taken |= {memory(np.asarray(outputs[k])) for k in program.fresh}
+        x = np.asarray(outputs[i])
+        if memory(x) in taken:
+            x = x.copy(order="K")
+        taken.add(memory(x))
+        outputs[i] = x
+    for i in program.fresh:
+        if type(outputs[i]) is not np.ndarray:
+            outputs[i] = np.asarray(outputs[i])
 
 
 def results(program: Program, outputs: list[Any], values: list[Any], tensors: list[Tensor]) -> Any:
-    """The function's result, from the outputs of its program."""
-    made: list[tuple[Tensor, int]] = []
+    """The function's result, from the outputs of its program; and what else it leaves behind."""
+    template = program.template
+    for i, times in program.argument_cells:
+        tensors[i]._cell[0] += times
+    made: dict[int, Tensor] = {}
 
-    def tensor(x: Any) -> Any:
-        if type(x) is not _Out:
-            return x
-        if x.same is not None:
-            return _owner(x.same, tensors)
-        t = wrap(_own(outputs[x.index], values))
-        if x.differentiable:
-            made.append((t, x.index))
+    def tensor(place: Any) -> Any:
+        kind = type(place)
+        if kind is Same:
+            return _owner(place.owner, tensors)
+        if kind is not Out and kind is not View and kind is not Alias:
+            return place
+        t = made.get(id(place))
+        if t is None:
+            t = made[id(place)] = (_out if kind is Out else _taken)(place)
         return t
 
-    template = program.template
-    result = tensor(template) if type(template) is _Out else mapped(tensor, template)
-    backward = program.backward
-    if backward is not None:
-        edges = [_owner(o, tensors)._edge() for o in backward.leaves]
-        kept = tuple(outputs[i] if not isinstance(outputs[i], np.generic) else np.asarray(outputs[i]) for i in backward.saved)
-        kept = tuple(np.array(k) if any(k is v for v in values) and False else k for k in kept)
-        node = ProgramNode(
-            backward, kept, edges, [t.array.shape for t, _ in made], [t.array.dtype for t, _ in made]
-        )
-        for i, (t, _) in enumerate(made):
-            t._node = Pick(node, i)
+    def _out(place: Out) -> Tensor:
+        t = wrap(outputs[place.index])
+        if place.dead:
+            t._node = program.dead
+        if place.leaf:
+            t._leaf = True
+        if place.inference:
+            t._inference = True
+        if place.grad is not None:
+            t.grad = tensor(place.grad)
+        return t
+
+    def _taken(place: Any) -> Tensor:
+        if type(place) is View:
+            t = tensor(place.base)
+            for op, options in place.steps:
+                t = apply(op, (t,), options)
+            return t
+        source = type(place.base) is Source
+        base = None if source else tensor(place.base)
+        t = wrap(follow(place.path, _array_of(place.base, tensors) if base is None else base.array))
+        if place.counted:
+            if base is None:
+                base = _owner(place.base.owner, tensors) if place.base.kind == "tensor" else tensors[place.base.key]
+            t._cell = base._cell
+        t._cut_view = place.cut
+        return t
+
+    if program.backward is not None:
+        _connect(program, program.backward, outputs, tensors, [tensor(p) for p in program.differentiable], tensor)
+    result = tensor(template) if type(template) in _PLACES else mapped(tensor, template)
+    for owner, place in program.other_grads:
+        _owner(owner, tensors).__dict__["grad"] = tensor(place)
+    for module, training in program.modes:
+        module.training = training
+    for owner, leaf in program.leaves:
+        _owner(owner, tensors)._leaf = leaf
     return result
 
 
-assert random
-assert time
-assert variables
+_PLACES = (Out, Same, View, Alias)
+
+
+def _connect(
+    program: Program, backward: Backward, outputs: list[Any], tensors: list[Tensor], made: list[Tensor],
+    tensor: Any,
+) -> None:  # fmt: skip
+    """Give results the graph of one node: the recorded backward pass."""
+    edges = [_owner(o, tensors)._edge() for o in backward.leaves]
+    kept = tuple([np.asarray(x) if isinstance(x := outputs[i], np.generic) else x for i in backward.saved])
+    cells = []
+    for c in backward.counters:
+        if type(c) is Out:
+            cells.append(tensor(c)._cell)
+        elif c.kind == "argument":
+            cells.append(tensors[c.key]._cell)
+        elif c.kind == "tensor":
+            cells.append(c.owner._cell)
+        else:
+            cells.append(_owner(c.owner, tensors).__dict__["grad"]._cell)
+    node = ProgramNode(backward, kept, edges, made, tuple(cells))
+    for i, t in enumerate(made):
+        t._node = Pick(node, i)

@@ -35,7 +35,20 @@ import numpy as np
 
 from kilograd import random
 from kilograd.autograd.driver import Node, reachable
-from kilograd.compile.graph import NAMES, Equation, Graph, Var, cast, follow, mapped, put, put_view
+from kilograd.compile.graph import (
+    NAMES,
+    Equation,
+    Graph,
+    Var,
+    cast,
+    follow,
+    leaves,
+    mapped,
+    name_of,
+    put,
+    put_view,
+)
+from kilograd.compile.guards import module_state, optimizer_state, plain_settings
 from kilograd.errors import TraceError
 from kilograd.kernels.kernel import TRACE, Untraceable, number, square_root
 from kilograd.ops.op import Op
@@ -62,8 +75,27 @@ def _running_op() -> Any:
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         if frame.f_code in _OPS:
             return frame
+        if frame.f_code is Node._through_composition.__code__:
+            return None
         frame = frame.f_back
     return None
+
+
+def _given_by_user() -> bool:
+    """Whether the user has called the library with a NumPy array: what comes of it is no constant."""
+    frame: Any = sys._getframe(1)
+    last = None
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        last, frame = frame, frame.f_back
+    if last is None:
+        return False
+    code = last.f_code
+    if code.co_filename == __file__ and code.co_name != "__array_ufunc__":
+        return False
+    count = code.co_argcount + code.co_kwonlyargcount
+    count += bool(code.co_flags & 4) + bool(code.co_flags & 8)  # *args, **kwargs
+    given = (last.f_locals.get(name) for name in code.co_varnames[:count])
+    return any(type(x) is np.ndarray for tree in given for x in leaves(tree))
 
 
 class Recorded:
@@ -79,7 +111,8 @@ class Recorded:
         if not trace.recording:
             return trace.merely_run(getattr(ufunc, method), inputs, kwargs)
         if method == "at":
-            raise trace.untraceable(f"np.{ufunc.__name__}.at")
+            trace.cannot(f"np.{ufunc.__name__}.at")
+            return trace.merely_run(ufunc.at, inputs, kwargs)
         out = kwargs.pop("out", None)
         fn = ufunc if method == "__call__" else getattr(ufunc, method)
         if out is None:
@@ -96,7 +129,8 @@ class Recorded:
         if func is np.copyto:
             return trace.copy_to(*args, **kwargs)
         if func in _MUTATING:
-            raise trace.untraceable(f"np.{func.__name__}")
+            trace.cannot(f"np.{func.__name__}")
+            return trace.merely_run(func, args, kwargs)
         if func in _SHAPES:
             return func(*mapped(concrete, args), **kwargs)
         if kwargs.get("out") is not None:
@@ -214,6 +248,9 @@ class Tracer(Recorded):
     __slots__ = ("_var", "path", "root", "seen", "version")
     __array_priority__ = 1000
 
+    # code that asks `isinstance(x, np.ndarray)` means: an array rather than a number
+    __class__ = property(lambda self: np.ndarray)  # type: ignore[assignment]
+
     def __init__(self, trace: Trace, value: Any, var: Var) -> None:
         self.trace = trace
         self.value = value
@@ -248,12 +285,6 @@ class Tracer(Recorded):
         return None if self.root is self else self.root
 
     @property
-    def __array_interface__(self) -> Any:
-        if sys._getframe(1).f_code.co_filename.startswith(_PACKAGE):
-            return self.value.__array_interface__  # functions compare addresses
-        raise AttributeError("__array_interface__")
-
-    @property
     def ctypes(self) -> Any:
         return self.value.ctypes
 
@@ -272,10 +303,6 @@ class Tracer(Recorded):
     @property
     def imag(self) -> Any:
         return self.trace.record(np.imag, (self,), {})
-
-    @property
-    def flat(self) -> Any:
-        raise self.trace.untraceable(".flat")
 
     def __len__(self) -> int:
         return len(self.value)
@@ -364,9 +391,11 @@ class Tracer(Recorded):
         return f"<tracer {self._var} {self.dtype}{list(self.shape)}>"
 
     def __getattr__(self, name: str) -> Any:
-        if hasattr(np.ndarray, name):  # a method we do not record
-            raise self.trace.untraceable(f".{name}")
-        raise AttributeError(name)
+        if not hasattr(np.ndarray, name) or name in ("__array_struct__", "__array_interface__"):
+            raise AttributeError(name)
+        if self.trace.recording:  # a method we do not record
+            self.trace.cannot(f".{name}")
+        return getattr(self.value, name)
 
 
 for _name, _ufunc, _ in (
@@ -385,7 +414,7 @@ for _name, _ufunc in (
 for _name in (
     "sum", "mean", "max", "min", "prod", "all", "any", "copy", "dot", "repeat", "argmax", "argmin",
     "argsort", "cumsum", "cumprod", "take", "squeeze", "swapaxes", "diagonal", "conj",
-    "conjugate", "clip", "round", "searchsorted",
+    "conjugate", "clip", "round", "searchsorted", "view",
 ):  # fmt: skip
     setattr(
         Tracer, _name,
@@ -402,6 +431,30 @@ def _trace_method(self: Tracer, fn: Any, args: Any, kwargs: Any) -> Any:
 
 
 Tracer._trace_method = _trace_method  # type: ignore[attr-defined]
+
+
+class Gate(Node):
+    """Stands before the graph of an argument: gradients that leave the function pass here."""
+
+    __slots__ = ("trace",)
+
+    def __init__(self, trace: Trace, node: Node, array: Any) -> None:
+        super().__init__((node,), array.shape, array.dtype)
+        self.trace = trace
+        self.kept, self.cells = (), ()
+        self.plan = self.op = None  # type: ignore[assignment]
+
+    def name(self) -> str:
+        before: Any = self.inputs[0]
+        return before.name()
+
+    def shares(self, g: Any, create_graph: bool) -> list[tuple[Any, Any]]:
+        if self.trace.open:
+            self.trace.fail(
+                "backward() inside of a compiled function goes on into the graph of an argument: "
+                "detach() the argument"
+            )
+        return [(self.inputs[0], g)]
 
 
 class Source:
@@ -425,9 +478,10 @@ class Source:
 class Trace:
     """One recording: the graph as it grows, the state that was met, and what could not be followed."""
 
-    def __init__(self, fullgraph: bool = False) -> None:
+    def __init__(self, fullgraph: bool = False, words: set[str] | None = None) -> None:
         self.graph = Graph()
         self.fullgraph = fullgraph
+        self.words = words or set()  # names in the user's code: which attributes matter
         self.failure: str | None = None
         self.open = True
         self.counter = itertools.count()
@@ -444,8 +498,10 @@ class Trace:
         self.groups: dict[int, Any] = {}
         self.modules: dict[int, Any] = {}
         self.optimizers: dict[int, Any] = {}
+        self.plain_groups: list[Any] = []  # (group, names, values) of what is no float
         self.generators: dict[int, Any] = {}
-        self.cells: dict[int, tuple[list[int], int]] = {}  # version counters as they were
+        self.cells: dict[int, tuple[list[int], int, Tensor]] = {}  # version counters as they were
+        self.requires: dict[int, tuple[Tensor, bool]] = {}  # requires_grad as it was
 
     # --- values that cannot be followed -----------------------------------------------------------
 
@@ -460,6 +516,13 @@ class Trace:
         """The exception that makes the op being run one opaque equation."""
         return Untraceable(f"{what} of a traced array")
 
+    def cannot(self, what: str) -> None:
+        """Inside an op make it opaque; elsewhere give up the trace, to go on with plain arrays."""
+        if self.recording:
+            if _running_op() is not None:
+                raise self.untraceable(what)
+            self.fail(f"{what} of a traced array cannot be recorded")
+
     def value_of(self, x: Any, what: str) -> Any:
         """The concrete value: inside an op that makes the op opaque, elsewhere it ends the trace."""
         if self.recording:
@@ -469,6 +532,13 @@ class Trace:
                 f"{what} reads the value of a traced tensor, which is not known when the program is made"
             )
         return x.value
+
+    def frozen(self, array: Any) -> Tracer:
+        """An array that is said to stay as it is."""
+        v = self.variable(array, "c")
+        if self.recording:
+            self.graph.constants[v] = array.copy()
+        return Tracer(self, array.copy(), v)
 
     def foreign(self, array: Any) -> None:
         """A NumPy array of the user's: its values would be frozen into the program."""
@@ -510,11 +580,8 @@ class Trace:
 
     def constant(self, array: Any) -> Var:
         """An array made by an op from shapes and options: it is the same every time."""
-        frame = _running_op()
-        if frame is not None:
-            given = frame.f_locals.get("arrays") or frame.f_locals.get("args") or ()
-            if any(a is array for a in given):
-                self.foreign(array)
+        if _given_by_user():
+            self.foreign(array)
         v = self.variable(array, "c")
         self.graph.constants[v] = array.copy()
         return v
@@ -533,6 +600,8 @@ class Trace:
     def record(self, fn: Any, args: Any, kwargs: Any, effect: bool = False) -> Any:
         """Run ``fn`` on the concrete values and append the equation."""
         plain_args, plain_kwargs = mapped(concrete, args), mapped(concrete, kwargs)
+        if self.recording and _shape_from_values(fn, args, kwargs):
+            self.cannot(f"a shape that depends on values: {name_of(fn)}")
         if not self.recording:
             return self.unrecorded(fn(*plain_args, **plain_kwargs), args)
         result = fn(*plain_args, **plain_kwargs)
@@ -554,7 +623,7 @@ class Trace:
     def _record_several(self, fn: Any, args: Any, kwargs: Any, result: Any, effect: bool) -> Any:
         """A result that is a number, or a structure of arrays and numbers."""
         pins: frozenset[Any] | None = frozenset()
-        for a in itertools.chain(_leaves(args), _leaves(kwargs)):
+        for a in itertools.chain(leaves(args), leaves(kwargs)):
             if isinstance(a, Number) and a.pins is not None and pins is not None:
                 pins |= a.pins
             elif isinstance(a, Recorded):
@@ -570,7 +639,7 @@ class Trace:
             elif isinstance(x, (float, int)) and not isinstance(x, bool):
                 out = Number(self, x, self.variable(x), pins)
                 outs.append(out.var)
-            elif x is None or isinstance(x, (str, np.dtype)):
+            elif x is None or isinstance(x, (str, np.dtype, random.Generator)):
                 return x
             else:
                 raise self.untraceable(f"a result of type {type(x).__name__}")
@@ -578,6 +647,7 @@ class Trace:
 
         got = mapped(wrapped, result)
         tree = mapped(lambda x: x.var if isinstance(x, Recorded) else x, got)
+        effect = effect or not outs  # what gives nothing is there to raise
         self.graph.equations.append(
             Equation(
                 tuple(outs), fn, mapped(self.as_var, args), mapped(self.as_var, kwargs),
@@ -594,7 +664,7 @@ class Trace:
         def wrapped(x: Any) -> Any:
             if isinstance(x, np.generic):
                 x = np.asarray(x)
-            if not isinstance(x, np.ndarray):
+            if not isinstance(x, np.ndarray) or isinstance(x, Recorded):
                 return x
             for a in args:
                 if isinstance(a, Tracer) and a.value is x:
@@ -682,11 +752,21 @@ class Trace:
 
     def opaque(self, fn: Any, args: Any, kwargs: Any, name: str) -> Any:
         """An op or rule as one equation."""
+        if self.recording and any(isinstance(x, Tensor) for x in leaves((args, kwargs))):
+            self.fail(f"{name} decides on values, and is itself being differentiated")
+        if self.recording and name in _SHAPED_BY_VALUES:
+            self.fail(f"the shape of the result of {name} depends on values")
         if self.failure is None:
             NAMES.setdefault(fn, name)
         token = TRACE.set(None)
+        before = random.default_generator.get_state()
         try:
-            return self.record(fn, args, kwargs)
+            result = self.record(fn, args, kwargs)
+            if not np.array_equal(random.default_generator.get_state(), before):
+                self.generators[id(random.default_generator)] = random.default_generator
+                if self.recording:
+                    self.graph.equations[-1].effect = True
+            return result
         finally:
             TRACE.reset(token)
 
@@ -731,7 +811,7 @@ class Trace:
 
     def _setting(self, group: Any, name: str, value: Any) -> Any:
         if type(value) is float or (type(value) is int and name == "lr"):
-            return self._number_input(group, (name, None), value)
+            return self._number_input(group, (name, None), float(value))
         if type(value) is tuple and value and all(type(v) is float for v in value):
             return tuple(self._number_input(group, (name, i), v) for i, v in enumerate(value))
         return value
@@ -744,18 +824,30 @@ class Trace:
         return Number(self, value, v, frozenset([source]))
 
     def saw_module(self, module: Any) -> None:
-        """A layer ran: what it is set to is a guard."""
-        self.modules.setdefault(id(module), module)
+        """A layer is about to run: what it is set to is a guard."""
+        if id(module) not in self.modules:
+            state = module_state(module, self.words)
+            self.modules[id(module)] = (module, state, module.training)
 
     def saw_optimizer(self, optimizer: Any) -> None:
-        """An optimizer stepped: which state it holds is a guard."""
-        self.optimizers.setdefault(id(optimizer), optimizer)
+        """An optimizer is about to step: which state it holds is a guard."""
+        if id(optimizer) not in self.optimizers:
+            self.optimizers[id(optimizer)] = (optimizer, optimizer_state(optimizer))
+            for group in optimizer.param_groups:
+                self.plain_groups.append((group, *plain_settings(group)))
+
+    def saw_requires_grad(self, t: Tensor) -> None:
+        """``requires_grad`` is about to be set."""
+        if not isinstance(t.__dict__["array"], Tracer):
+            self.requires.setdefault(id(t), (t, t._leaf))
 
     # --- tensors ------------------------------------------------------------------------------------
 
     def argument(self, t: Tensor, place: int) -> None:
         """Register an argument before the function runs."""
         self._input(t, t.__dict__["array"], "argument", place)
+        if t._node is not None:
+            t._node = Gate(self, t._node, t.__dict__["array"])
 
     def lift(self, t: Tensor, array: Any) -> Any:
         """The Tracer of a tensor that existed before."""
@@ -770,10 +862,6 @@ class Trace:
                 "detach() it, or compute it inside"
             )
             return array
-        same = self.by_memory.get(id(array))
-        if same is not None:
-            self.tracers[id(t)], self.owners[id(t)] = same, t
-            return same
         owner = self.grad_owner.get(id(t))
         if owner is not None:
             return self._input(t, array, "grad", None, owner)
@@ -789,14 +877,16 @@ class Trace:
             self.sources.append(source)
             same = self.by_memory[id(array)] = Tracer(self, array, v)
         self.tracers[id(t)], self.owners[id(t)] = same, t
-        self.cells.setdefault(id(t._cell), (t._cell, t._cell[0]))
+        self.cells.setdefault(id(t._cell), (t._cell, t._cell[0], t))
         return same
 
     def adopt(self, t: Tensor, array: Any) -> Any:
         """What a tensor is to hold that gets its array during the trace."""
+        if array is self.tracers.get(id(t)) is not None:  # t.array += 1
+            return t.__dict__["array"]
         if not self.recording:
             return array if not self.open else self._keep_track(t, array)
-        if "array" in t.__dict__ and id(t) in self.tracers:
+        if "array" in t.__dict__ and not isinstance(t.__dict__["array"], Tracer):
             self.fail("the memory of a tensor is exchanged (t.data = …) in a compiled function")
             return array
         if type(array) is np.ndarray:
@@ -839,9 +929,17 @@ class Trace:
             kept = getattr(node, "kept", None)
             if kept:
                 node.kept = mapped(concrete, kept)
+            raw = getattr(node, "raw", None)
+            if raw:  # (array, …) as a custom function saves it
+                node.raw = tuple([r and (concrete(r[0]), *r[1:]) for r in raw])  # type: ignore[attr-defined]
 
     def survivors(self, known: set[int]) -> list[str]:
         """Lines that made tensors which somebody still holds, other than the known ones."""
+        for ref, _ in self.made:  # a result that is a view holds on to what it looks at
+            t = ref()
+            while t is not None and id(t) in known and t._view is not None:
+                t = t._view[0]
+                known.add(id(t))
         return [line for ref, line in self.made if (t := ref()) is not None and id(t) not in known]
 
     def written(self) -> list[tuple[Source, Var]]:
@@ -854,14 +952,24 @@ class Trace:
         return result
 
 
-def _leaves(tree: Any) -> Any:
-    from kilograd.compile.graph import leaves
-
-    return leaves(tree)
-
-
 def _holds_recorded(*trees: Any) -> bool:
-    return any(isinstance(x, (Recorded, np.ndarray)) for tree in trees for x in _leaves(tree))
+    return any(isinstance(x, (Recorded, np.ndarray)) for tree in trees for x in leaves(tree))
+
+
+_SHAPED_BY_VALUES = ("getitem", "masked_select", "nonzero")  # ops: a mask as an index
+_SHAPE_FROM_VALUES = {
+    np.nonzero, np.argwhere, np.flatnonzero, np.unique, np.extract, np.union1d, np.intersect1d,
+    np.setdiff1d, np.trim_zeros, np.bincount,
+}  # fmt: skip
+
+
+def _shape_from_values(fn: Any, args: Any, kwargs: Any) -> bool:
+    """Whether the shape of ``fn(*args)`` may be another one with other values."""
+    if fn is operator.getitem:
+        return any(isinstance(x, Tracer) and x.dtype == bool for x in leaves(args[1]))
+    if fn in (np.repeat, np.ndarray.repeat):
+        return any(isinstance(x, Tracer) for x in leaves((args[1:], kwargs)))
+    return fn in _SHAPE_FROM_VALUES or (fn is np.where and len(args) == 1)
 
 
 def _is_view(y: Any, x: Any) -> bool:

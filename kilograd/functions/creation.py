@@ -12,6 +12,7 @@ import numpy as np
 
 from kilograd import dtypes
 from kilograd.errors import DtypeError, GradError, ShapeError
+from kilograd.kernels.kernel import CHANGES
 from kilograd.functions.calling import function
 from kilograd.functions.index import number
 from kilograd.functions.shape import Shape, channels_last, channels_last_3d, method, sizes, variadic
@@ -1115,10 +1116,12 @@ def resize_(self: Tensor, size: Shape, *, memory_format: Any = None) -> Tensor:
     if start + need > memory.nbytes // x.itemsize or not memory.flags.c_contiguous:
         longer = np.zeros(need, x.dtype)
         longer[: x.size] = x.reshape(-1)[:need]
+        CHANGES[0] += 1
         self.array = longer.reshape(shape)
         self._view = None
     else:
         strides = shape_ops.packed_strides(shape, x.itemsize)
+        CHANGES[0] += 1
         self.array = shape_ops.strided(x, shape, strides)
     self._cell[0] += 1
     return self

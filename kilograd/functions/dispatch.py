@@ -164,5 +164,6 @@ def _arrays(x: Any) -> Any:
 
 def _wrapped(x: Any) -> Any:
     if isinstance(x, (np.ndarray, np.generic)):
-        return wrap(np.asarray(x)) if x.dtype.kind in "biufc" else x
+        x = np.asarray(x) if isinstance(x, np.generic) else x
+        return wrap(x) if x.dtype.kind in "biufc" else x
     return type(x)(map(_wrapped, x)) if type(x) in (list, tuple) else x

@@ -13,6 +13,7 @@ from kilograd import dtypes
 from kilograd.errors import DtypeError, ShapeError
 from kilograd.functions.calling import function, one_axis
 from kilograd.functions.shape import as_strided, broadcast_tensors, method, sizes
+from kilograd.kernels.place import in_range
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as ops
 from kilograd.ops import shape as shape_ops
@@ -43,11 +44,7 @@ def _integers(index: Any, name: str, wrong: type[Exception] = DtypeError) -> np.
 
 def _in_range(index: np.ndarray, n: int, name: str, wrong: type[Exception] = ShapeError) -> None:
     """Raise unless every index is from 0 to n - 1."""
-    if index.size:
-        unsigned = index.view(np.uint64 if index.itemsize == 8 else np.uint32)  # -1 is very large
-        if unsigned.max() >= n:
-            bad = int(index.flat[int(unsigned.argmax())])
-            raise wrong(f"{name}(): index {bad} is out of bounds for a dimension with size {n}")
+    in_range(index, n, name + "(): index {bad} is out of bounds for a dimension with size {n}", wrong)
 
 
 def _same_dtype(input: Tensor, source: Any, name: str, what: str = "source") -> None:
@@ -556,8 +553,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         input = input.expand((*common[:axis], shape[axis], *common[axis + 1 :]))
         at = np.broadcast_to(at, (*common[:axis], at.shape[axis], *common[axis + 1 :]))
         n = shape[axis]
-        if at.size and at.min() < 0:
-            at = np.where(at < 0, at + n, at)
+        at = np.where(at < 0, at + n, at)
     return gather(input, axis, wrap(at))
 
 

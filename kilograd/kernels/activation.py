@@ -29,9 +29,9 @@ _NORMAL = (
 )  # fmt: skip
 
 
-def over(ufunc: np.ufunc, y: Array) -> Array:
+def over(ufunc: np.ufunc, y: Array, *more: float) -> Array:
     """The ufunc of a fresh array, written over it (NumPy's 0-d results are numbers, not arrays)."""
-    return ufunc(y, out=y) if type(y) is np.ndarray else ufunc(y)
+    return ufunc(y, *more, out=y) if type(y) is np.ndarray else ufunc(y, *more)
 
 
 def _exp_minus(x: Array) -> Array:

@@ -62,7 +62,6 @@ def kernel(fn: F) -> F:
     return call  # type: ignore[return-value]
 
 
-@kernel
 def number(x: Any) -> Any:
     """A number of a rule that may change from call to call: a 0-d array's value, or the number.
 
@@ -72,14 +71,19 @@ def number(x: Any) -> Any:
     >>> number(np.array(2.0)), number(0.5)
     (2.0, 0.5)
     """
+    if type(x) is float:
+        return x
+    if type(x) is not np.ndarray and hasattr(type(x), "__array_kernel__"):
+        return x.__array_kernel__(number, (x,), {})
     return x.item() if hasattr(x, "item") else x
 
 
-@kernel
-def square_root(x: float) -> float:
+def square_root(x: Any) -> Any:
     """The root of a number (``math.sqrt`` would ask for its value at once).
 
     >>> square_root(9.0)
     3.0
     """
+    if type(x) is not float and hasattr(type(x), "__array_kernel__"):
+        return x.__array_kernel__(square_root, (x,), {})
     return math.sqrt(x)

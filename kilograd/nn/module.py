@@ -450,6 +450,8 @@ class Module:
         """Set training mode (dropout drops, batch norm learns its statistics) here and below."""
         if not isinstance(mode, bool):
             raise ValueError("training mode is expected to be boolean")
+        if (trace := TRACE.get()) is not None:
+            trace.saw_module(self)
         self.training = mode
         for module in self.children():
             module.train(mode)

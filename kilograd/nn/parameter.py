@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from kilograd import dtypes
+from kilograd.kernels.kernel import CHANGES
 from kilograd.tensor import Tensor
 
 
@@ -69,6 +70,7 @@ class _Uninitialized:
     def materialize(self: Any, shape: Any, device: Any = None, dtype: Any = None) -> None:
         """Give it a shape; its values are arbitrary until they are initialised."""
         want = dtypes.numpy_dtype(dtype) or self.array.dtype
+        CHANGES[0] += 1
         self.array = np.zeros(tuple(shape), want)
         self.__class__ = self._becomes
 

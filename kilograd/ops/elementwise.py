@@ -17,6 +17,7 @@ import numpy as np
 from kilograd import dtypes
 from kilograd.errors import DtypeError
 from kilograd.kernels import special
+from kilograd.kernels.activation import EXP_LIMIT, over
 from kilograd.ops.op import Op, no_grad_op, op
 
 _FLOATS = "fc"
@@ -405,17 +406,13 @@ heaviside     = ufunc(_heaviside,       differentiable=False, name="heaviside")
 
 # --- activations: one pass where NumPy would take three -----------------------------------------
 
-_EXP_LIMIT = {2: 11.0, 4: 88.0, 8: 709.0}  # by itemsize: exp of more overflows
-
 
 def _sigmoid(x: Any) -> Any:
     if x.dtype.kind == "c":
         return 1 / (1 + np.exp(-x))
-    e = np.asarray(np.negative(x))
-    np.minimum(e, _EXP_LIMIT[x.dtype.itemsize], out=e)
-    np.exp(e, out=e)
+    e = over(np.exp, over(np.minimum, -x, EXP_LIMIT[x.dtype.itemsize]))
     e += 1
-    return np.reciprocal(e, out=e)
+    return over(np.reciprocal, e)
 
 
 def _relu(x: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kilograd.kernels import place
 from kilograd.kernels import scatter as kernels
 from kilograd.ops.elementwise import where
 from kilograd.ops.op import no_grad_op, op
@@ -12,7 +13,7 @@ from kilograd.ops.op import no_grad_op, op
 @op
 def embedding(w, indices, *, padding_idx=None, scale_grad_by_freq=False):
     """Rows of w (V, D) at indices (any shape): (*indices.shape, D)."""
-    return w.take(indices, axis=0)
+    return place.embedding(w, indices)
 
 
 @embedding.vjp("w")

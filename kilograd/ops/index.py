@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from kilograd.kernels import place
 from kilograd.kernels import scatter as kernels
 from kilograd.ops.elementwise import where
 from kilograd.ops.op import no_grad_op, op
@@ -48,9 +49,7 @@ def is_basic(index) -> bool:
 def put_zeros(x, *, shape, index):
     """Zeros of a shape with ``x`` added at an index (repeated places add up)."""
     if is_basic(index):
-        y = np.zeros(shape, x.dtype)
-        y[index] = x
-        return y
+        return place.put_zeros(x, shape, index)
     parts = index if type(index) is tuple else (index,)
     return kernels.index_put_add(shape, parts, x)
 
@@ -99,10 +98,6 @@ def _(g, view):
 # --- a 1-d index along an axis ------------------------------------------------------------------
 
 
-def _along(axis, index):
-    return (*(slice(None),) * axis, index)
-
-
 @op
 def index_select(x, index, *, axis):
     """The slices of ``x`` along an axis that a 1-d index names."""
@@ -128,9 +123,7 @@ def _(g, index, axis):
 @op
 def index_assign(x, v, index, *, axis):
     """A copy of ``x`` with ``v`` written to the slices that a 1-d index names."""
-    y = x.copy()
-    y[_along(axis, index)] = v
-    return y
+    return place.index_assign(x, v, index, axis)
 
 
 @index_assign.vjp("x")
@@ -146,21 +139,10 @@ def _(g, index, axis):
 # --- an index of the input's own rank, along an axis ---------------------------------------------
 
 
-def _grid(index, axis):
-    """The NumPy index that reads ``index`` along an axis, and every other axis in step with it."""
-    if index.ndim == 0:
-        return ...
-    parts = []
-    for i, n in enumerate(index.shape):
-        shape = (1,) * i + (n,) + (1,) * (index.ndim - i - 1)
-        parts.append(index if i == axis else np.arange(n).reshape(shape))
-    return tuple(parts)
-
-
 @op
 def gather(x, index, *, axis):
     """``y[i, j, k] = x[i, index[i, j, k], k]`` (for axis 1); index may be smaller than x."""
-    return x[_grid(index, axis)] if index.ndim else x.reshape(()).copy()
+    return place.gather(x, index, axis)
 
 
 @gather.vjp("x")
@@ -184,9 +166,7 @@ def _(g, index, axis):
 @op
 def scatter(x, v, index, *, axis):
     """A copy of ``x`` with ``y[i, index[i, j, k], k] = v[i, j, k]`` (for axis 1)."""
-    y = x.copy()
-    y[_grid(index, axis)] = v
-    return y
+    return place.scatter(x, v, index, axis)
 
 
 @scatter.vjp("x")
@@ -302,9 +282,7 @@ def _(g, mask):
 @op
 def masked_place(v, mask):
     """Zeros of the mask's shape with the elements of ``v`` (1-d), in order, where it holds."""
-    y = np.zeros(mask.shape, v.dtype)
-    y[mask] = v
-    return y
+    return place.put_mask(v, mask)
 
 
 @masked_place.vjp("v")

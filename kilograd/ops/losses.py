@@ -15,7 +15,7 @@ from kilograd.ops import elementwise as ew
 from kilograd.ops.activation import log_softmax as log_softmax_op
 from kilograd.ops.elementwise import where
 from kilograd.ops.index import gather
-from kilograd.ops.op import op
+from kilograd.ops.op import Box, op
 from kilograd.ops.reduce import mean as mean_op
 from kilograd.ops.reduce import sum as sum_op
 
@@ -109,8 +109,6 @@ def _(g, a, b, beta, scale, reduction):
 @op
 def binary_cross_entropy(p, t, w, *, reduction="mean"):
     """``-w (t log p + (1 - t) log(1 - p))`` of probabilities; w broadcasts, or is None."""
-    if p.size and not (p.min() >= 0 and p.max() <= 1):
-        raise RuntimeError("all elements of input should be between 0 and 1")
     loss = kernels.binary_cross_entropy(p, t)
     if w is not None:
         loss *= w
@@ -119,7 +117,7 @@ def binary_cross_entropy(p, t, w, *, reduction="mean"):
 
 @binary_cross_entropy.vjp("p")
 def _(g, p, t, w, reduction):
-    if type(p) is np.ndarray:
+    if not isinstance(p, Box):
         slope = kernels.binary_cross_entropy_slope(p, t)
     else:
         slope = (p - t) / np.maximum(p * (1 - p), 1e-12)
@@ -194,60 +192,6 @@ def _layout(shape):
     return (shape[0], shape[1]) if L == 1 else (shape[0], shape[1], L)
 
 
-def _places(shape, target, ignore_index):
-    """The scores' flat indices at the targets; which targets are ignored (None: none)."""
-    N, C, *length = shape
-    ignored = None
-    if (
-        target.size and target.view(f"u{target.dtype.itemsize}").max() >= C
-    ):  # negative ones are huge
-        ignored = target == ignore_index
-        target = np.where(ignored, 0, target)
-        low, high = target.min(), target.max()
-        if low < 0 or high >= C:
-            raise IndexError(f"Target {low if low < 0 else high} is out of bounds.")
-    elif 0 <= ignore_index < C:
-        ignored = target == ignore_index
-    if not length:
-        return target + np.arange(0, N * C, C), ignored
-    (L,) = length
-    at = target.astype(np.int64)
-    at *= L
-    at += np.arange(0, N * C * L, C * L)[:, None]
-    at += np.arange(L)
-    return at, ignored
-
-
-def _class_weights(at, shape, w, ignored, dtype):
-    """Each target's weight, 0 where ignored; None if all are 1."""
-    if w is None:
-        return None if ignored is None else (~ignored).astype(dtype)
-    each = w[at % shape[1] if len(shape) == 2 else at // shape[2] % shape[1]]
-    return each if ignored is None else np.where(ignored, w.dtype.type(0), each)
-
-
-def _weighted(loss, each, reduction):
-    if each is not None:
-        loss = np.where(each == 0, loss.dtype.type(0), loss * each)
-    if reduction == "none":
-        return loss
-    total = np.add.reduce(loss, axis=None)
-    if reduction == "sum":
-        return total
-    n = loss.size if each is None else np.add.reduce(each, axis=None)
-    return total / n if n else total * math.nan
-
-
-def _factor(g, at, each, reduction):
-    """What the derivative of each target's own loss is multiplied by: a number, or one for each."""
-    if reduction == "mean":
-        n = at.size if each is None else np.add.reduce(each, axis=None)
-        g = g * (1.0 / n if n else 0.0)  # all ignored: the mean is nan, its gradient 0
-    elif reduction == "none":
-        g = g.reshape(at.shape)
-    return g if each is None else g * each
-
-
 def _class_weight_gradient(g, logp, target, w, ignore_index, reduction):
     keep = target != ignore_index
     t = np.where(keep, target, 0)
@@ -272,21 +216,28 @@ def _nll_composition(x, target, w, *, ignore_index, reduction):
     return sum_op(loss) / sum_op(keep if each is None else each)
 
 
-@op(residuals=("at", "each"), composition=_nll_composition)
+def _as(x, shape):
+    return x if x.shape == shape else x.reshape(shape)
+
+
+def _shaped(x, target):
+    """Scores and targets in the layout of the kernels."""
+    shape = _layout(x.shape)
+    return _as(x, shape), _as(target, (shape[0], *shape[2:]))
+
+
+@op(residuals=("at", "n"), composition=_nll_composition)
 def nll_loss(x, target, w, *, ignore_index=-100, reduction="mean"):
     """Minus x at each target's class, weighted by w (C,) or None."""
-    shape = _layout(x.shape)
-    at, ignored = _places(shape, target.reshape((shape[0], *shape[2:])), ignore_index)
-    each = _class_weights(at, shape, w, ignored, x.dtype)
-    loss = _weighted(-x.reshape(-1)[at], each, reduction)
-    return loss.reshape(target.shape) if reduction == "none" else loss, at, each
+    loss, at, n = kernels.nll_loss(*_shaped(x, target), w, ignore_index, reduction)
+    return loss.reshape(target.shape) if reduction == "none" else loss, at, n
 
 
 @nll_loss.vjp("x")
-def _(g, x_shape, at, each, reduction):
-    d = np.zeros(math.prod(x_shape), g.dtype)
-    d[at] = -_factor(g, at, each, reduction)
-    return d.reshape(x_shape)
+def _(g, x_shape, target, w, at, n, ignore_index, reduction):
+    shape, target = _layout(x_shape), _as(target, at.shape)
+    d = kernels.nll_loss_gradient(g, shape, at, target, w, n, ignore_index, reduction)
+    return _as(d, x_shape)
 
 
 @nll_loss.vjp("w")
@@ -301,23 +252,18 @@ def _cross_entropy_composition(x, target, w, *, ignore_index, reduction):
     return _nll_composition(logp, target, w, ignore_index=ignore_index, reduction=reduction)
 
 
-@op(residuals=("e", "total", "at", "each"), composition=_cross_entropy_composition)
+@op(residuals=("e", "total", "at", "n"), composition=_cross_entropy_composition)
 def cross_entropy(x, target, w, *, ignore_index=-100, reduction="mean"):
     """``nll_loss(log_softmax(x))``, the softmax being over classes."""
-    shape = _layout(x.shape)
-    at, ignored = _places(shape, target.reshape((shape[0], *shape[2:])), ignore_index)
-    each = _class_weights(at, shape, w, ignored, x.dtype)
-    loss, e, total = kernels.cross_entropy(x.reshape(shape), at)
-    loss = _weighted(loss, each, reduction)
-    return loss.reshape(target.shape) if reduction == "none" else loss, e, total, at, each
+    loss, *kept = kernels.cross_entropy(*_shaped(x, target), w, ignore_index, reduction)
+    return loss.reshape(target.shape) if reduction == "none" else loss, *kept
 
 
 @cross_entropy.vjp("x")
-def _(g, x_shape, e, total, at, each, reduction):
-    f = _factor(g, at, each, reduction)
-    d = e * (f / total)[:, None]  # the softmax
-    d.reshape(-1)[at] -= f
-    return d.reshape(x_shape)
+def _(g, x_shape, target, w, e, total, at, n, ignore_index, reduction):
+    target = _as(target, at.shape)
+    d = kernels.cross_entropy_gradient(g, e, total, at, target, w, n, ignore_index, reduction)
+    return _as(d, x_shape)
 
 
 @cross_entropy.vjp("w")

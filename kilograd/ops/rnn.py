@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import kernel
 from kilograd.ops.elementwise import relu, sigmoid, tanh
 from kilograd.ops.linear import linear
 from kilograd.ops.op import op
@@ -75,6 +76,7 @@ def _rnn_composition(gates, h, w, bias, *, sizes, reverse, nonlinearity):
 
 
 @op(outputs=2, residuals=("act", "before"), composition=_rnn_composition)
+@kernel
 def rnn(gates, h, w, bias, *, sizes, reverse, nonlinearity):
     """gates (rows, H), h (B, H), w (H, H), bias (H) or None → y (rows, H), last h (B, H)."""
     act = gates.copy() if bias is None else gates + bias
@@ -93,7 +95,8 @@ def rnn(gates, h, w, bias, *, sizes, reverse, nonlinearity):
 
 
 @rnn.vjp("gates", "h", "w", "bias")
-def _(g, w, act, before, sizes, reverse, nonlinearity):
+@kernel
+def rnn_gradient(g, w, act, before, sizes, reverse, nonlinearity):
     gy, gh = g
     slope = 1 - act * act if nonlinearity == "tanh" else (act > 0).astype(act.dtype)
     d = np.empty_like(act)
@@ -123,6 +126,7 @@ def _lstm_composition(gates, h, c, w, bias, w_hr, *, sizes, reverse):
 
 
 @op(outputs=3, residuals=("act", "before", "c_before", "tanh_c"), composition=_lstm_composition)
+@kernel
 def lstm(gates, h, c, w, bias, w_hr, *, sizes, reverse):
     """``c' = σ(f) c + σ(i) tanh(g)``, ``h' = σ(o) tanh(c')``; with w_hr (P, H): ``h' = w_hr h'``.
 
@@ -168,7 +172,8 @@ def lstm(gates, h, c, w, bias, w_hr, *, sizes, reverse):
 
 
 @lstm.vjp("gates", "h", "c", "w", "bias", "w_hr")
-def _(g, w, w_hr, act, before, c_before, tanh_c, sizes, reverse):
+@kernel
+def lstm_gradient(g, w, w_hr, act, before, c_before, tanh_c, sizes, reverse):
     gy, gh, gc = g
     size = gc.shape[1]
     gh, gc = gh.copy(), gc.copy()
@@ -223,6 +228,7 @@ def _gru_composition(gates, h, w, bias, *, sizes, reverse):
 
 
 @op(outputs=2, residuals=("act", "before", "inner"), composition=_gru_composition)
+@kernel
 def gru(gates, h, w, bias, *, sizes, reverse):
     """``h' = (1 - z) n + z h``, ``n = tanh(x_n + r (W_n h + b_n))``, r and z sigmoids.
 
@@ -262,7 +268,8 @@ def gru(gates, h, w, bias, *, sizes, reverse):
 
 
 @gru.vjp("gates", "h", "w", "bias")
-def _(g, w, act, before, inner, sizes, reverse):
+@kernel
+def gru_gradient(g, w, act, before, inner, sizes, reverse):
     gy, gh = g
     gh = gh.copy()
     size = gh.shape[1]

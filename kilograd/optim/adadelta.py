@@ -11,7 +11,8 @@ from kilograd.optim.optimizer import (
     Optimizer,
     State,
     check_positive,
-    counter,
+    scalar_like,
+    setting,
     zeros_like,
 )
 
@@ -49,7 +50,7 @@ class Adadelta(Optimizer):
         )  # fmt: skip
 
     def init(self, p: Any, group: Group) -> State:
-        return {"step": counter(), "square_avg": zeros_like(p), "acc_delta": zeros_like(p)}
+        return {"step": scalar_like(p), "square_avg": zeros_like(p), "acc_delta": zeros_like(p)}
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
         rho, eps = group["rho"], group["eps"]
@@ -63,4 +64,4 @@ class Adadelta(Optimizer):
         delta *= g
         u *= rho
         u += (1 - rho) * (delta * delta)
-        p -= float(group["lr"]) * delta
+        p -= setting(group["lr"]) * delta

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from kilograd.optim.optimizer import Group, Optimizer, State, check_positive, counter
+from kilograd.kernels.kernel import number, square_root
+from kilograd.optim.optimizer import (
+    Group,
+    Optimizer,
+    State,
+    check_positive,
+    choose,
+    scalar_like,
+    setting,
+)
 from kilograd.tensor import wrap
 
 
@@ -52,16 +60,17 @@ class Adafactor(Optimizer):
 
     def init(self, p: Any, group: Group) -> State:
         if p.ndim < 2:
-            return {"step": counter(), "variance": wrap(np.zeros_like(p))}
-        rows = np.zeros((*p.shape[:-1], 1), p.dtype)
-        columns = np.zeros((*p.shape[:-2], 1, p.shape[-1]), p.dtype)
-        return {"step": counter(), "row_var": wrap(rows), "col_var": wrap(columns)}
+            return {"step": scalar_like(p), "variance": wrap(np.zeros_like(p))}
+        rows = np.zeros_like(p, order="C", shape=(*p.shape[:-1], 1))
+        columns = np.zeros_like(p, order="C", shape=(*p.shape[:-2], 1, p.shape[-1]))
+        return {"step": scalar_like(p), "row_var": wrap(rows), "col_var": wrap(columns)}
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        t, lr = state["step"].array.item(), float(group["lr"])
+        t, lr = number(state["step"].array), setting(group["lr"])
         eps1, eps2 = group["eps"]
         eps1 = float(np.finfo(p.dtype).eps) if eps1 is None else eps1
-        alpha = max(eps2, _rms(p)) * min(lr, 1 / math.sqrt(t))
+        size, most = _rms(p), 1 / square_root(t)
+        alpha = choose(size, eps2, size, eps2) * choose(lr, most, most, lr)
         if group["weight_decay"]:
             p *= 1 - lr * group["weight_decay"]
         new = t ** group["beta2_decay"]  # 1 - β
@@ -76,8 +85,9 @@ class Adafactor(Optimizer):
             v = state["variance"].array
             v += new * (square - v)
         u = g / np.sqrt(np.maximum(v, eps1 * eps1))
-        p -= alpha / max(1.0, _rms(u) / group["d"]) * u
+        excess = _rms(u) / group["d"]
+        p -= alpha / choose(excess, 1.0, excess, 1.0) * u
 
 
-def _rms(x: Any) -> float:
-    return math.sqrt(float(np.square(x).mean()))
+def _rms(x: Any) -> Any:
+    return square_root(number(np.square(x).mean()))

@@ -6,7 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.optim.optimizer import Group, Optimizer, State, check_positive, counter
+from kilograd.kernels.kernel import number
+from kilograd.optim.optimizer import (
+    Group,
+    Optimizer,
+    State,
+    check_positive,
+    scalar_like,
+    setting,
+)
 from kilograd.tensor import wrap
 
 
@@ -54,16 +62,16 @@ class Adagrad(Optimizer):
 
     def init(self, p: Any, group: Group) -> State:
         return {
-            "step": counter(),
-            "sum": wrap(np.full_like(p, group["initial_accumulator_value"], order="C")),
+            "step": scalar_like(p),
+            "sum": wrap(np.full_like(p, setting(group["initial_accumulator_value"]), order="C")),
         }
 
     def share_memory(self) -> None:
         """Nothing to do: processes that are forked see the same memory until they write."""
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        s, t = state["sum"].array, state["step"].array.item()
-        lr = float(group["lr"]) / (1 + (t - 1) * group["lr_decay"])
+        s, t = state["sum"].array, number(state["step"].array)
+        lr = setting(group["lr"]) / (1 + (t - 1) * group["lr_decay"])
         if group["weight_decay"]:
             g = g + group["weight_decay"] * p
         s += g * g

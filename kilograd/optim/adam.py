@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import number, square_root
 from kilograd.optim.optimizer import (
     Group,
     Optimizer,
     State,
     check_betas,
     check_positive,
-    counter,
+    scalar_like,
+    setting,
     zeros_like,
 )
 from kilograd.tensor import Tensor
@@ -63,15 +64,15 @@ class Adam(Optimizer):
         )  # fmt: skip
 
     def init(self, p: Any, group: Group) -> State:
-        state = {"step": counter(), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
+        state = {"step": scalar_like(p), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
         if group["amsgrad"]:
             state["max_exp_avg_sq"] = zeros_like(p)
         return state
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        m, v, t = state["exp_avg"].array, state["exp_avg_sq"].array, state["step"].array.item()
+        m, v, t = state["exp_avg"].array, state["exp_avg_sq"].array, number(state["step"].array)
         beta1, beta2 = group["betas"]
-        beta1, beta2, lr = float(beta1), float(beta2), float(group["lr"])
+        beta1, beta2, lr = setting(beta1), setting(beta2), setting(group["lr"])
         decay = group["weight_decay"]
         if decay:
             if group["decoupled_weight_decay"]:
@@ -87,7 +88,7 @@ class Adam(Optimizer):
         if group["amsgrad"]:
             v = np.maximum(state["max_exp_avg_sq"].array, v, out=state["max_exp_avg_sq"].array)
         root = np.sqrt(v)
-        root /= math.sqrt(1 - beta2**t)
+        root /= square_root(1 - beta2**t)
         root += group["eps"]
         move = m / root
         move *= lr / (1 - beta1**t)

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import number
 from kilograd.optim.optimizer import (
     Group,
     Optimizer,
     State,
     check_betas,
     check_positive,
-    counter,
+    scalar_like,
+    setting,
     zeros_like,
 )
 
@@ -48,10 +50,10 @@ class Adamax(Optimizer):
         )  # fmt: skip
 
     def init(self, p: Any, group: Group) -> State:
-        return {"step": counter(), "exp_avg": zeros_like(p), "exp_inf": zeros_like(p)}
+        return {"step": scalar_like(p), "exp_avg": zeros_like(p), "exp_inf": zeros_like(p)}
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        m, u, t = state["exp_avg"].array, state["exp_inf"].array, state["step"].array.item()
+        m, u, t = state["exp_avg"].array, state["exp_inf"].array, number(state["step"].array)
         beta1, beta2 = group["betas"]
         if group["weight_decay"]:
             g = g + group["weight_decay"] * p
@@ -59,4 +61,4 @@ class Adamax(Optimizer):
         m += (1 - beta1) * g
         u *= beta2
         np.maximum(u, np.absolute(g) + group["eps"], out=u)
-        p -= float(group["lr"]) / (1 - beta1**t) * (m / u)
+        p -= setting(group["lr"]) / (1 - beta1**t) * (m / u)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from kilograd.kernels.kernel import number
 from kilograd.optim.optimizer import (
     Group,
     Optimizer,
     State,
     check_positive,
-    counter,
+    choose,
+    scalar_like,
+    setting,
     zeros_like,
 )
-from kilograd.tensor import wrap
 
 
 class ASGD(Optimizer):
@@ -45,21 +45,20 @@ class ASGD(Optimizer):
 
     def init(self, p: Any, group: Group) -> State:
         return {
-            "step": counter(), "eta": wrap(np.array(float(group["lr"]), np.float32)),
-            "mu": wrap(np.ones((), np.float32)), "ax": zeros_like(p),
+            "step": scalar_like(p), "eta": scalar_like(p, setting(group["lr"])),
+            "mu": scalar_like(p, 1.0), "ax": zeros_like(p),
         }  # fmt: skip
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        t, ax = state["step"].array.item(), state["ax"].array
-        eta, mu = state["eta"].array.item(), state["mu"].array.item()
-        lr, lambd = float(group["lr"]), group["lambd"]
+        t, ax = number(state["step"].array), state["ax"].array
+        eta, mu = number(state["eta"].array), number(state["mu"].array)
+        lr, lambd = setting(group["lr"]), group["lambd"]
         if group["weight_decay"]:
             g = g + group["weight_decay"] * p
         p *= 1 - lambd * eta
         p -= eta * g
-        if mu == 1:
-            ax[...] = p
-        else:
-            ax += mu * (p - ax)
+        alone = type(mu) is float and mu == 1  # p is all there is of the path
+        ax[...] = p if alone else choose(1.0, mu, ax + mu * (p - ax), p)
         state["eta"].array[...] = lr / (1 + lambd * lr * t) ** group["alpha"]
-        state["mu"].array[...] = 1 / max(1, t - group["t0"])
+        late = t - group["t0"]
+        state["mu"].array[...] = 1 / choose(late, 1.0, late, 1.0)

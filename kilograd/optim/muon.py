@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.optim.optimizer import Group, Optimizer, State, check_positive, zeros_like
+from kilograd.kernels.kernel import kernel, number
+from kilograd.optim.optimizer import (
+    Group,
+    Optimizer,
+    State,
+    check_positive,
+    choose,
+    setting,
+    zeros_like,
+)
 
 
 class Muon(Optimizer):
@@ -54,7 +63,7 @@ class Muon(Optimizer):
         return {"momentum_buffer": zeros_like(p)}
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        b, mu, lr = state["momentum_buffer"].array, group["momentum"], float(group["lr"])
+        b, mu, lr = state["momentum_buffer"].array, group["momentum"], setting(group["lr"])
         b += (1 - mu) * (g - b)
         u = g + mu * (b - g) if group["nesterov"] else b
         x = orthogonal(u, group["ns_coefficients"], group["ns_steps"], group["eps"])
@@ -74,7 +83,8 @@ def orthogonal(u: Any, coefficients: tuple[float, float, float], steps: int, eps
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
-    x = bfloat16(x / max(float(bfloat16(np.sqrt(np.square(x).sum()))), eps))
+    size = number(bfloat16(np.sqrt(np.square(x).sum())))
+    x = bfloat16(x / choose(eps, size, eps, size))
     for _ in range(steps):
         gram = bfloat16(x @ x.T)
         gram = bfloat16(b * gram + c * (gram @ gram))
@@ -82,6 +92,7 @@ def orthogonal(u: Any, coefficients: tuple[float, float, float], steps: int, eps
     return (x.T if tall else x).astype(u.dtype)
 
 
+@kernel
 def bfloat16(x: Any) -> Any:
     """float32 values rounded to the 8 significant bits of bfloat16.
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import number, square_root
 from kilograd.optim.optimizer import (
     Group,
     Optimizer,
     State,
     check_betas,
     check_positive,
-    counter,
+    scalar_like,
+    setting,
     zeros_like,
 )
-from kilograd.tensor import wrap
 
 
 class NAdam(Optimizer):
@@ -54,15 +54,15 @@ class NAdam(Optimizer):
 
     def init(self, p: Any, group: Group) -> State:
         return {
-            "step": counter(), "mu_product": wrap(np.ones((), np.float32)),
+            "step": scalar_like(p), "mu_product": scalar_like(p, 1.0),
             "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p),
         }  # fmt: skip
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        m, v, t = state["exp_avg"].array, state["exp_avg_sq"].array, state["step"].array.item()
+        m, v, t = state["exp_avg"].array, state["exp_avg_sq"].array, number(state["step"].array)
         product = state["mu_product"].array
         (beta1, beta2), psi = group["betas"], group["momentum_decay"]
-        lr, decay = float(group["lr"]), group["weight_decay"]
+        lr, decay = setting(group["lr"]), group["weight_decay"]
         if decay:
             if group["decoupled_weight_decay"]:
                 p *= 1 - lr * decay
@@ -71,13 +71,13 @@ class NAdam(Optimizer):
         mu = beta1 * (1.0 - 0.5 * 0.96 ** (t * psi))
         mu_next = beta1 * (1.0 - 0.5 * 0.96 ** ((t + 1) * psi))
         product *= mu
-        until_now = product.item()
+        until_now = number(product)
         m *= beta1
         m += (1 - beta1) * g
         v *= beta2
         v += (1 - beta2) * (g * g)
         root = np.sqrt(v)
-        root /= math.sqrt(1 - beta2**t)
+        root /= square_root(1 - beta2**t)
         root += group["eps"]
         p -= lr * (1.0 - mu) / (1.0 - until_now) * (g / root)
         p -= lr * mu_next / (1.0 - until_now * mu_next) * (m / root)

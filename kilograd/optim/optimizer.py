@@ -8,6 +8,11 @@ Update rules work element by element, so that a large parameter is updated in bl
 the cache (``blockwise``): each number is read from memory once, however many lines the rule has,
 and the blocks are shared among the cores.
 
+Rules run in a compiled step, too, where arrays and numbers only stand for values: a rule must not
+ask for one. A setting that may be a tensor is read by ``setting``, the step count by ``number``;
+what depends on the step count is a ``choose``. An ``if`` may ask for settings: another answer later
+compiles the step again.
+
 Read next: ``optim/sgd.py``, ``optim/adam.py``.
 """
 
@@ -24,6 +29,7 @@ import numpy as np
 
 from kilograd.autograd.modes import ModeContext
 from kilograd.kernels.blocks import BLOCK, in_blocks
+from kilograd.kernels.kernel import CHANGES, TRACE, number
 from kilograd.tensor import RemovableHandle, Tensor, wrap
 
 Group = dict[str, Any]
@@ -150,8 +156,12 @@ class Optimizer:
         if closure is not None:
             with ModeContext(grad=True):
                 loss = closure()
-        states, update = self.state, self.update
+        states, update, trace = self.state, self.update, TRACE.get()
+        eager = trace is None
+        if not eager:
+            trace.saw_optimizer(self)
         for group in self.param_groups:
+            group = settings(group)
             maximize = group.get("maximize")
             for p in group["params"]:
                 if p.grad is None:
@@ -161,12 +171,16 @@ class Optimizer:
                     state = states[p] = self.init(p.array, group)
                 step = state.get("step")
                 if step is not None:
-                    step.array[...] = step.array.item() + 1
+                    if eager:  # the same, and quicker
+                        step.array[...] = step.array.item() + 1
+                    else:
+                        count = step.array
+                        count += 1
                 g = p.grad.array
                 if maximize:
                     g = -g
                 array = p.array
-                if array.size > BLOCK and self.blockwise:
+                if array.size > BLOCK and self.blockwise and eager:
                     self._update_in_blocks(array, g, state, group)
                 else:
                     update(array, g, state, group)
@@ -251,6 +265,7 @@ class Optimizer:
                 f"{have} names to the optimizer"
             )
         old.append(group)
+        CHANGES[0] += 1
 
     # --- state --------------------------------------------------------------------------------
 
@@ -301,11 +316,11 @@ class Optimizer:
             for number, p in zip(new["params"], old["params"], strict=True)
         }
         state: defaultdict[Any, State] = defaultdict(dict)
-        for number, values in state_dict["state"].items():
-            if number in params:
-                state[params[number]] = _restored(values, params[number])
+        for i, values in state_dict["state"].items():
+            if i in params:
+                state[params[i]] = _restored(values, params[i])
             else:
-                state[number] = values
+                state[i] = values
         for new, old in zip(saved, mine, strict=True):
             new["params"] = old["params"]
             if "param_names" in old:
@@ -318,6 +333,7 @@ class Optimizer:
         return {k: getattr(self, k) for k in ("defaults", "state", "param_groups")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        CHANGES[0] += 1
         self.__dict__.update(state)
         if "_step_pre_hooks" not in self.__dict__:
             self._make_hooks()
@@ -425,6 +441,40 @@ def zeros_like(p: Any) -> Tensor:
     return wrap(np.zeros_like(p, order="C"))
 
 
-def counter() -> Tensor:
-    """The number of steps made: a float32 0-d tensor, as PyTorch's."""
-    return wrap(np.zeros((), np.float32))
+def scalar_like(p: Any, value: Any = 0.0) -> Tensor:
+    """State that is one number, such as the steps made: a float32 0-d tensor, as PyTorch's."""
+    return wrap(np.full_like(p, value, np.float32, shape=()))
+
+
+def settings(group: Group) -> Group:
+    """The group as update rules see it: a step that is compiled puts places for its numbers."""
+    trace = TRACE.get()
+    return group if trace is None else trace.settings(group)
+
+
+def setting(x: Any) -> Any:
+    """A setting as a number: it may be a tensor with one element.
+
+    >>> import kilograd as kg
+    >>> setting(0.5), setting(kg.tensor([0.5]))
+    (0.5, 0.5)
+    """
+    if type(x) is float:
+        return x
+    return number(x.array if isinstance(x, Tensor) else x)
+
+
+def choose(x: Any, limit: Any, yes: Any, no: Any) -> Any:
+    """``yes`` if the number ``x`` is above ``limit``, else ``no``; in a compiled step, as x is then.
+
+    Both may be tuples of arrays and numbers.
+
+    >>> choose(6.0, 5.0, 1.0, 0.0)
+    1.0
+    """
+    if TRACE.get() is None:
+        return yes if x > limit else no
+    if isinstance(yes, tuple):
+        return tuple([choose(x, limit, *pair) for pair in zip(yes, no, strict=True)])
+    chosen = np.where(np.greater(x, limit), yes, no)
+    return number(chosen) if chosen.ndim == 0 else chosen

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import number, square_root
 from kilograd.optim.optimizer import (
     Group,
     Optimizer,
     State,
     check_betas,
     check_positive,
-    counter,
+    choose,
+    scalar_like,
+    setting,
     zeros_like,
 )
 
@@ -54,11 +56,11 @@ class RAdam(Optimizer):
         )  # fmt: skip
 
     def init(self, p: Any, group: Group) -> State:
-        return {"step": counter(), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
+        return {"step": scalar_like(p), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        m, v, t = state["exp_avg"].array, state["exp_avg_sq"].array, state["step"].array.item()
-        (beta1, beta2), lr, decay = group["betas"], float(group["lr"]), group["weight_decay"]
+        m, v, t = state["exp_avg"].array, state["exp_avg_sq"].array, number(state["step"].array)
+        (beta1, beta2), lr, decay = group["betas"], setting(group["lr"]), group["weight_decay"]
         if decay:
             if group["decoupled_weight_decay"]:
                 p *= 1 - lr * decay
@@ -72,10 +74,11 @@ class RAdam(Optimizer):
         correction = 1 - beta2**t
         rho_inf = 2 / (1 - beta2) - 1
         rho = rho_inf - 2 * t * beta2**t / correction
-        if rho > 5.0:
-            r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-            root = np.sqrt(v)
-            root += group["eps"]
-            move *= r * math.sqrt(correction)
-            move /= root
+        root = np.sqrt(v)
+        root += group["eps"]
+        known = (rho, rho_inf, square_root(correction), root)
+        rho, rho_inf, scale, root = choose(rho, 5.0, known, (5.0, 5.0, 1.0, 1.0))  # else r is 1
+        r = square_root((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        move *= r * scale
+        move /= root
         p -= move

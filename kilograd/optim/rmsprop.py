@@ -11,7 +11,8 @@ from kilograd.optim.optimizer import (
     Optimizer,
     State,
     check_positive,
-    counter,
+    scalar_like,
+    setting,
     zeros_like,
 )
 
@@ -57,7 +58,7 @@ class RMSprop(Optimizer):
         )  # fmt: skip
 
     def init(self, p: Any, group: Group) -> State:
-        state = {"step": counter(), "square_avg": zeros_like(p)}
+        state = {"step": scalar_like(p), "square_avg": zeros_like(p)}
         if group["momentum"] > 0:
             state["momentum_buffer"] = zeros_like(p)
         if group["centered"]:
@@ -82,4 +83,4 @@ class RMSprop(Optimizer):
             b *= group["momentum"]
             b += g
             g = b
-        p -= float(group["lr"]) * g
+        p -= setting(group["lr"]) * g

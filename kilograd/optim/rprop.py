@@ -11,7 +11,8 @@ from kilograd.optim.optimizer import (
     Optimizer,
     State,
     check_positive,
-    counter,
+    scalar_like,
+    setting,
     zeros_like,
 )
 from kilograd.tensor import wrap
@@ -46,15 +47,16 @@ class Rprop(Optimizer):
         )  # fmt: skip
 
     def init(self, p: Any, group: Group) -> State:
-        size = wrap(np.full_like(p, float(group["lr"]), order="C"))
-        return {"step": counter(), "prev": zeros_like(p), "step_size": size}
+        size = wrap(np.full_like(p, setting(group["lr"]), order="C"))
+        return {"step": scalar_like(p), "prev": zeros_like(p), "step_size": size}
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
         before, size = state["prev"].array, state["step_size"].array
         (less, more), (low, high) = group["etas"], group["step_sizes"]
         product = g * before
         size *= np.where(product > 0, more, np.where(product < 0, less, 1.0)).astype(size.dtype)
-        np.clip(size, low, high, out=size)
+        np.maximum(size, low, out=size)
+        np.minimum(size, high, out=size)
         g = np.where(product < 0, 0, g)
         p -= size * np.sign(g)
         before[...] = g

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.optim.optimizer import Group, Optimizer, State, check_positive
+from kilograd.optim.optimizer import Group, Optimizer, State, check_positive, setting
 from kilograd.tensor import wrap
 
 
@@ -53,17 +53,17 @@ class SGD(Optimizer):
         return {"momentum_buffer": None} if group["momentum"] else {}
 
     def update(self, p: Any, g: Any, state: State, group: Group) -> None:
-        momentum, decay = group["momentum"], float(group["weight_decay"])
-        if decay:
-            g = g + decay * p
+        momentum = group["momentum"]
+        if group["weight_decay"]:
+            g = g + setting(group["weight_decay"]) * p
         if momentum:
             buffer = state.get("momentum_buffer")
             if buffer is None:
-                state["momentum_buffer"] = wrap(np.array(g))
+                state["momentum_buffer"] = wrap(np.copy(g))
                 b = g
             else:
                 b = buffer.array
                 b *= momentum
                 b += g if not group["dampening"] else (1 - group["dampening"]) * g
             g = g + momentum * b if group["nesterov"] else b
-        p -= float(group["lr"]) * g
+        p -= setting(group["lr"]) * g

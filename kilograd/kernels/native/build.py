@@ -384,6 +384,9 @@ def _add_symbols() -> None:
 
     for name, address in _blas_symbols().items():
         llvm.add_symbol(name, address)
+    lib = ctypes.CDLL("kernel32" if sys.platform == "win32" else None)
+    give_way = lib.SwitchToThread if sys.platform == "win32" else lib.sched_yield
+    llvm.add_symbol("kilograd_give_way", ctypes.cast(give_way, ctypes.c_void_p).value)
 
 
 # --- through Numba --------------------------------------------------------------------------------
@@ -466,6 +469,7 @@ def _numba() -> types.SimpleNamespace:
     return types.SimpleNamespace(
         numba=numba, pointers=pointers, scalars=scalars, gemms=gemms, call=call,
         atomic_add=atomic_add, atomic_load=atomic_load, types=nt,
+        give_way=nt.ExternalFunction("kilograd_give_way", nt.int32()),
         f64_bits=bitcast(nt.int64, nt.float64),
         f32_of_bits=bitcast(nt.int32, nt.float32), bits_of_f32=bitcast(nt.float32, nt.int32),
         f64_of_bits=bitcast(nt.int64, nt.float64), bits_of_f64=bitcast(nt.float64, nt.int64),
@@ -506,7 +510,8 @@ def _names(dtype: np.dtype) -> dict[str, Any]:
     space: dict[str, Any] = {f"{code}_at": n.pointers[np.dtype(t)] for code, t in _CODES.items()}
     space.update(
         T=n.scalars[dtype], T_at=n.pointers[dtype], f64_bits=n.f64_bits, gemm=n.gemms[dtype],
-        call=n.call, atomic_add=n.atomic_add, atomic_load=n.atomic_load, np=np,
+        call=n.call, atomic_add=n.atomic_add, atomic_load=n.atomic_load, np=np, Any=Any,
+        give_way=n.give_way,
         share=n.numba.njit(share, error_model="numpy", no_cpython_wrapper=True, _nrt=False), f32=n.numba.float32, f64=n.numba.float64,
         i64=n.numba.int64, i32=n.numba.int32, range=range,
     )  # fmt: skip
@@ -575,23 +580,42 @@ def interpreter(a: Any, part: Any, parts: Any) -> None:
     """Run a table of (kernel, arguments, how): how = 1 where a kernel divides its work.
 
     ``a``: number of kernels, address of the table, address of a status (a kernel sets it to stop
-    the program), address of a counter on which the threads meet after every kernel.
+    the program), address of a counter on which the threads meet after every kernel, its value now.
     """
     code, status = i64_at(a[1]), i64_at(a[2])  # type: ignore[name-defined]  # noqa: F821
+    counter, goal = a[3], a[4]
     for i in range(a[0]):
         if code[3 * i + 2] != 0:
             call(code[3 * i], code[3 * i + 1], part, parts)  # type: ignore[name-defined]  # noqa: F821
         elif part == 0:
             call(code[3 * i], code[3 * i + 1], 0, 1)  # type: ignore[name-defined]  # noqa: F821
         if parts > 1:
-            goal = (i + 1) * parts
-            atomic_add(a[3], 1)  # type: ignore[name-defined]  # noqa: F821
-            while atomic_load(a[3]) < goal:  # type: ignore[name-defined]  # noqa: F821
-                pass
+            goal += parts
+            atomic_add(counter, 1)  # type: ignore[name-defined]  # noqa: F821
+            turns = 0
+            while atomic_load(counter) < goal:  # type: ignore[name-defined]  # noqa: F821
+                turns += 1
+                if turns > 20000:  # the other thread is not running: let it
+                    give_way()  # type: ignore[name-defined]  # noqa: F821
         if status[0] != 0:
             break
 
 
-INTERPRETER = Generated(
-    "interpreter", inspect.getsource(interpreter).replace("-> None", "")
-)
+def attend(a: Any, part: Any, parts: Any) -> None:
+    """A worker: run every program that is posted; return when none came for a while.
+
+    ``a``: address of the mailbox [ticket, address of the program, tickets this worker has seen],
+    how long to wait, address of the interpreter.
+    """
+    box = i64_at(a[0])  # type: ignore[name-defined]  # noqa: F821
+    turns = 0
+    while turns < a[1]:
+        if atomic_load(a[0]) != box[2]:  # type: ignore[name-defined]  # noqa: F821
+            box[2] += 1
+            call(a[2], box[1], part, parts)  # type: ignore[name-defined]  # noqa: F821
+            turns = 0
+        turns += 1
+
+
+INTERPRETER = Generated("interpreter", inspect.getsource(interpreter))
+ATTEND = Generated("attend", inspect.getsource(attend))

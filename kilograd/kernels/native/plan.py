@@ -57,6 +57,14 @@ class AtOnce:
         """A contiguous array in another shape, sharing its memory."""
         return x.reshape(shape)
 
+    def view(self, x: Any, index: Any) -> Any:
+        """x[index] for slices and integers: another way to look at its memory."""
+        return x[index]
+
+    def copy(self, to: Any, source: Any) -> None:
+        """``to[...] = source``, with broadcasting and conversion."""
+        to[...] = source
+
     def call(self, kernel: Kernel, *args: Any, dtype: Any, work: int = 0) -> None:
         """Call a native kernel compiled for ``dtype``: arrays, numbers, or None for no array.
 

@@ -14,7 +14,9 @@ __all__ = ["cosine_similarity", "normalize", "pairwise_distance", "pdist"]
 def _at_least(x: Tensor, eps: float) -> Tensor:
     """``max(x, eps)`` with the derivative of x, as PyTorch clamps under no_grad."""
     a = x.array
-    return x + wrap(np.maximum(a, eps) - a) if a.size and a.min() < eps else x
+    if type(a) is np.ndarray and not (a < eps).any():
+        return x
+    return x + wrap(np.maximum(a, eps) - a)
 
 
 @function(method=False)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.functions.calling import function
+from kilograd.kernels import place
 from kilograd.ops import embedding as ops
 from kilograd.ops.elementwise import where
 from kilograd.ops.index import index_add_zeros
@@ -15,29 +16,23 @@ from kilograd.tensor import Tensor, wrap
 __all__ = ["embedding", "embedding_bag", "one_hot"]
 
 
-def _checked_indices(name: str, indices: Any, rows: int) -> Any:
+def _checked_indices(name: str, indices: Any) -> Any:
     array = getattr(indices, "array", indices)
     if array.dtype != np.int64 and array.dtype != np.int32:
         raise RuntimeError(
             f"{name}: expected indices of type int64 or int32, but got {array.dtype} instead"
         )
-    if (
-        array.size and array.view(f"u{array.dtype.itemsize}").max() >= rows
-    ):  # negative ones are huge
-        raise IndexError("index out of range in self")
     return array
 
 
 def _renormalise(weight: Tensor, indices: Any, max_norm: float, norm_type: float) -> None:
     """Scale the rows that are looked up down to a norm of at most ``max_norm``, in place."""
-    rows = np.unique(indices)
-    norms = np.linalg.norm(weight.array[rows], norm_type, axis=1)
-    long = norms > max_norm
-    if long.any():
-        weight.array[rows[long]] *= (max_norm / (norms[long] + 1e-7))[:, None].astype(
-            weight.array.dtype
-        )
-        weight._cell[0] += 1
+    indices = indices.reshape(-1)
+    rows = place.embedding(weight.array, indices)
+    norms = np.linalg.norm(rows, norm_type, axis=1)
+    scale = np.where(norms > max_norm, max_norm / (norms + 1e-7), 1.0)
+    weight.array[indices] = rows * scale[:, None].astype(rows.dtype)
+    weight._cell[0] += 1
 
 
 @function(method=False)
@@ -72,7 +67,7 @@ def embedding(
         if not -rows <= padding_idx < rows:
             raise AssertionError("Padding_idx must be within num_embeddings")
         padding_idx %= rows
-    indices = _checked_indices("embedding", input, rows)
+    indices = _checked_indices("embedding", input)
     if max_norm is not None:
         _renormalise(weight, indices, max_norm, norm_type)
     return ops.embedding(
@@ -124,7 +119,7 @@ def embedding_bag(
     if mode == "max" and sparse:
         raise ValueError("max mode does not support sparse weights")
     rows, width = weight.array.shape
-    indices = _checked_indices("embedding_bag", x.reshape(-1), rows)
+    indices = _checked_indices("embedding_bag", x.reshape(-1))
     if max_norm is not None:
         _renormalise(weight, indices, max_norm, norm_type)
     if per_sample_weights is not None and mode != "sum":
@@ -194,18 +189,10 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     t = tensor.array
     if t.dtype != np.int64:
         raise RuntimeError("one_hot is only applicable to index tensor of type LongTensor.")
-    if not t.size:
-        if num_classes <= 0:
-            raise RuntimeError("Can not infer total number of classes from empty tensor.")
-        return wrap(np.zeros((*t.shape, num_classes), np.int64))
-    if t.min() < 0:
-        raise RuntimeError("Class values must be non-negative.")
+    if not t.size and num_classes <= 0:
+        raise RuntimeError("Can not infer total number of classes from empty tensor.")
     if num_classes == -1:
-        num_classes = int(t.max()) + 1
+        num_classes = max(int(t.max()) + 1, 1)
     elif num_classes < 1:
         raise RuntimeError("num_classes should be positive")
-    elif t.max() >= num_classes:
-        raise RuntimeError("Class values must be smaller than num_classes.")
-    y = np.zeros((t.size, num_classes), np.int64)
-    y[np.arange(t.size), t.reshape(-1)] = 1
-    return wrap(y.reshape((*t.shape, num_classes)))
+    return wrap(place.one_hot(t, num_classes))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import number
 from kilograd.tensor import Tensor, wrap
 
 
@@ -23,6 +25,11 @@ def _with_grad(parameters: Any) -> list[Tensor]:
             "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=3
         )
     return [p for p in found if p.grad is not None]
+
+
+def _limit(x: Any) -> Any:
+    """A bound as a number: it may be a tensor with one element."""
+    return number(x.array if isinstance(x, Tensor) else x)
 
 
 def get_total_norm(
@@ -41,8 +48,8 @@ def get_total_norm(
     if not arrays:
         return wrap(np.zeros((), np.float32))
     dtype = functools.reduce(np.promote_types, [a.real.dtype for a in arrays])
-    norms = np.array([_norm(a, norm_type) for a in arrays], dtype)
-    total = np.asarray(_norm(norms, norm_type), dtype)
+    total = np.zeros_like(arrays[0], dtype, shape=())
+    total[...] = _norm(arrays, norm_type)
     if error_if_nonfinite and not np.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so "
@@ -52,29 +59,36 @@ def get_total_norm(
     return wrap(total)
 
 
-def _norm(a: np.ndarray, p: float) -> Any:
-    """The p-norm of all elements of one array."""
+def _norm(arrays: list[Any], p: float) -> Any:
+    """The p-norm of all elements of all arrays; for p = 0 the number of arrays that are not zero."""
+    if math.isinf(p):
+        sizes = [np.absolute(a) for a in arrays]
+        if p > 0:
+            return functools.reduce(np.maximum, [s.max() if s.size else 0.0 for s in sizes])
+        return functools.reduce(np.minimum, [s.min() for s in sizes])
+    total = functools.reduce(operator.add, [_power(a, p) for a in arrays])
+    if p == 2:
+        return np.sqrt(total)
+    return total if p in (0, 1) else total ** (1.0 / p)
+
+
+def _power(a: Any, p: float) -> Any:
+    """The sum of the p-th powers of the sizes of all elements of one array."""
     if p == 2:
         flat = a.reshape(-1)
-        return math.sqrt(np.vdot(flat, flat).real)
-    size = np.absolute(a)
-    if p == math.inf:
-        return size.max() if a.size else 0.0
-    if p == -math.inf:
-        return size.min()
+        return flat.dot(flat) if a.dtype.kind == "f" else np.vdot(flat, flat).real
     if p == 0:
-        return np.count_nonzero(a)
-    if p == 1:
-        return size.sum()
-    return (size**p).sum() ** (1.0 / p)
+        return (a != 0).any().astype(a.real.dtype)
+    size = np.absolute(a)
+    return size.sum() if p == 1 else (size**p).sum()
 
 
 def clip_grads_with_norm_(
     parameters: Any, max_norm: float, total_norm: Tensor, foreach: bool | None = None
 ) -> None:
     """Scale gradients by ``max_norm / (total_norm + 1e-6)``, unless that is above 1."""
-    total = total_norm.array if isinstance(total_norm, Tensor) else np.asarray(total_norm)
-    scale = np.minimum(float(max_norm) / (total + 1e-6), 1.0)
+    total = total_norm.array if isinstance(total_norm, Tensor) else total_norm
+    scale = np.minimum(_limit(max_norm) / (total + 1e-6), 1.0)
     for p in _with_grad(parameters):
         g = p.grad
         assert g is not None
@@ -116,9 +130,10 @@ def clip_grad_value_(
     parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
 ) -> None:
     """Hold every element of the gradients between ``-clip_value`` and ``clip_value``."""
-    limit = float(clip_value)
+    limit = _limit(clip_value)
     for p in _with_grad(parameters):
         g = p.grad
         assert g is not None
-        np.clip(g.array, -limit, limit, out=g.array)
+        np.maximum(g.array, -limit, out=g.array)
+        np.minimum(g.array, limit, out=g.array)
         g._cell[0] += 1

@@ -1,0 +1,268 @@
+"""The quick way into a native program: everything that must be checked and set, and no more.
+
+For each program a Python function is written that compares the arguments and the guards with what the
+program was made for, puts addresses and numbers into the table, calls it, and wraps the results. A
+tiny network's step costs microseconds, so this function names every object directly.
+It answers ``MISS`` where anything is not as it was: the caller then looks closer.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+import numpy as np
+
+from kilograd.autograd.modes import MODE
+from kilograd.compile.guards import _differs, memory
+from kilograd.compile.scalar import F64
+from kilograd.kernels.kernel import CHANGES, TRACE
+from kilograd.tensor import Tensor
+
+MISS = object()
+_pointer = ctypes.c_int64.from_address
+_POINTER_AT = 16  # where an ndarray keeps the address of its data, behind the object's head
+
+
+def _finds_pointers() -> bool:
+    """Whether addresses can be read off arrays (some Pythons have other heads)."""
+    probe = np.zeros(3)
+    try:
+        return sys.implementation.name == "cpython" and (
+            object.__basicsize__ == _POINTER_AT
+            and _pointer(id(probe) + _POINTER_AT).value == probe.ctypes.data
+        )
+    except (ValueError, TypeError):
+        return False
+
+
+_QUICK = _finds_pointers()
+
+
+def address(array: np.ndarray) -> int:
+    """The address of an array's data (``array.ctypes.data`` takes five times as long)."""
+    if _QUICK:
+        return _pointer(id(array) + _POINTER_AT).value
+    return array.ctypes.data
+
+
+class Kept:
+    """A gradient that a program writes again and again, as long as nobody else holds it."""
+
+    def __init__(self, shape: Any, dtype: Any, places: list[tuple[int, int]]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.places = places
+        self.tensor: Any = None
+        self.array: Any = None
+
+
+    def point(self, cells: Any) -> None:
+        """Write its address into the table."""
+        at = self.array.ctypes.data
+        for place, offset in self.places:
+            cells[place] = at + offset
+
+
+def renew(kept: Kept, cells: Any) -> None:
+    """Other memory for a gradient: somebody keeps the old one."""
+    array = kept.array = np.empty(kept.shape, kept.dtype)
+    t = kept.tensor = object.__new__(Tensor)
+    t.array = array
+    t._cell = [0]
+    kept.point(cells)
+
+
+class _References:
+    """How many references ``sys.getrefcount`` counts for what only we hold."""
+
+    def __init__(self) -> None:
+        kept = Kept((), F64, [])
+        renew(kept, [])
+        owner = {"grad": kept.tensor}
+        self.tensor = sys.getrefcount(kept.tensor)
+        self.array = sys.getrefcount(kept.array)
+        del owner
+
+
+REFERENCES = _References()
+
+
+def launcher(native: Any, template: Any, signature: Any, Out: Any) -> Any:
+    """The quick way into a native program, or None where the general one must do.
+
+    ``signature``: a tuple for each argument: ("tensor", shape, dtype, strides, leaf, no graph) or
+    ("value", the value).
+    """
+    program = native.program
+    guards = program.guards
+    if program.backward is not None or native.fallible and program.generators:
+        return None
+    if any(s.kind == "grad" for s in program.sources) or not _QUICK:
+        return None
+    if guards.grads or guards.grad_at_start or guards.same or guards.writes_arguments:
+        return None
+    if any(type(t) is int for t in guards.no_grad_at_start):
+        return None
+    single = type(template) is Out and not (template.leaf or template.grad)
+    if not single and template is not None:
+        return None
+    space: dict[str, Any] = {
+        "Tensor": Tensor, "MISS": MISS, "TRACE": TRACE, "MODE": MODE, "mode": MODE.get(), "pointer": _pointer,
+        "CHANGES": CHANGES, "cells": native.cells, "renew": renew, "refs": sys.getrefcount, "new": object.__new__,
+        "empty": np.empty, "lock": native._lock, "status": native.status_array, "native": native,
+        "guards": guards, "memory": memory,
+    }  # fmt: skip
+    names = [f"x{i}" for i in range(len(signature))]
+    lines = [f"def launch({', '.join(names)}):"]
+
+    def line(text: str, depth: int = 1) -> None:
+        lines.append("    " * depth + text)
+
+    line("m = MODE.get()")
+    line("if m is not mode and m != mode or TRACE.get() is not None or CHANGES[0] != guards.changes:")
+    line("return MISS", 2)
+    arrays = {}
+    place = 0
+    for i, what in enumerate(signature):
+        if what[0] == "value":
+            space[f"k{i}"] = what[1]
+            line(f"if x{i} is not k{i} and (type(x{i}) is not type(k{i}) or x{i} != k{i}): return MISS")
+            continue
+        _, shape, dtype, strides, leaf, no_graph = what
+        space.update({f"shape{i}": shape, f"dtype{i}": dtype, f"strides{i}": strides})
+        line(f"if type(x{i}) is not Tensor: return MISS")
+        line(f"a{i} = x{i}.array")
+        line(
+            f"if a{i}.shape != shape{i} or a{i}.dtype is not dtype{i} or a{i}.strides != strides{i} "
+            f"or x{i}._leaf is not {leaf} or (x{i}._node is None) is not {no_graph}: return MISS"
+        )
+        line(f"b = a{i}.base")
+        line(f"if (id(a{i}) if b is None else memory(a{i})) in guards.memories: return MISS")
+        arrays[place] = f"a{i}"
+        place += 1
+    _guard_lines(guards, space, line)
+    line("with lock:")
+    for s in native.other_sources:
+        patches = native.patches.get(s.var, ())
+        if patches:
+            line(f"at = pointer(id({arrays[s.key]}) + {_POINTER_AT}).value", 2)
+        for p, offset in patches:
+            line(f"cells[{p}] = at{f' + {offset}' if offset else ''}", 2)
+        if native.python_steps:
+            space[f"var_{s.var}"] = s.var
+            line(f"native.now[var_{s.var}] = pointer(id({arrays[s.key]}) + {_POINTER_AT}).value", 2)
+    for k, (number, s) in enumerate(native.settings):
+        space[f"number{k}"], space[f"group{k}"] = number, s.owner
+        index = "" if s.key[1] is None else f"[{s.key[1]}]"
+        line(f"number{k}.value = group{k}[{s.key[0]!r}]{index}", 2)
+    grads = {index: owner for owner, index in program.grads if index is not None}
+    keeps = []
+    for index, v in enumerate(native.graph.outputs):
+        dtype = F64 if v.number else v.dtype
+        places = native.patches.get(v, [])
+        if index in grads and type(grads[index]) is not int:
+            kept = Kept(v.shape, dtype, places)
+            renew(kept, native.cells)
+            keeps.append((index, kept))
+            native.kept.append(kept)
+            space.update({f"kept{index}": kept, f"owner{index}": grads[index].__dict__})
+            # (once in kept, perhaps once in the owner's attributes)
+            line(f"g = owner{index}.get('grad')", 2)
+            line(
+                f"if refs(kept{index}.array) != {REFERENCES.array} or refs(kept{index}.tensor) != "
+                f"({REFERENCES.tensor + 1} if g is kept{index}.tensor else {REFERENCES.tensor - 1}): "
+                f"renew(kept{index}, cells)",
+                2,
+            )
+            if native.python_steps:
+                space[f"var_{v}"] = v
+                line(f"native.now[var_{v}] = pointer(id(kept{index}.array) + {_POINTER_AT}).value", 2)
+        else:
+            space.update({f"size{index}": v.shape, f"kind{index}": dtype})
+            line(f"o{index} = empty(size{index}, kind{index})", 2)
+            line(f"at = pointer(id(o{index}) + {_POINTER_AT}).value", 2)
+            for p, offset in places:
+                line(f"cells[{p}] = at{f' + {offset}' if offset else ''}", 2)
+            if native.python_steps:
+                space[f"var_{v}"] = v
+                line(f"native.now[var_{v}] = at", 2)
+    line("g = None", 2) if keeps else None
+    if native.python_steps or native.parallel or native.fallible:
+        space["go"] = native.go
+        line("go()", 2)
+    else:
+        space["run"] = native.interpret
+        line(f"run({native.heads[0].ctypes.data}, 0, 1)", 2)
+    for k, (cell, times) in enumerate(program.cells):
+        space[f"cell{k}"] = cell
+        line(f"cell{k}[0] += {times}", 2)
+    for index, _ in keeps:
+        line(f"owner{index}['grad'] = kept{index}.tensor", 2)
+    for k, (owner, index) in enumerate(program.grads):
+        if index is not None and type(owner) is not int:
+            continue
+        target = f"x{_argument(signature, owner)}.__dict__" if type(owner) is int else f"none{k}"
+        if type(owner) is not int:
+            space[f"none{k}"] = owner.__dict__
+        if index is None:
+            line(f"{target}['grad'] = None", 2)
+        else:
+            line(f"t = new(Tensor); t.array = o{index}; t._cell = [0]; {target}['grad'] = t", 2)
+    if single:
+        line("t = new(Tensor)")
+        line(f"t.array = o{template.index}")
+        line("t._cell = [0]")
+        if template.dead:
+            space["dead"] = program.dead
+            line("t._node = dead")
+        if template.inference:
+            line("t._inference = True")
+        line("return t")
+    else:
+        line("return None")
+    text = "\n".join(lines)
+    exec(compile(text, "<kilograd launcher>", "exec"), space)
+    made = space["launch"]
+    made.text = text
+    return made
+
+
+def _argument(signature: Any, number: int) -> int:
+    """Which argument the tensor of a number is."""
+    return [i for i, w in enumerate(signature) if w[0] == "tensor"][number]
+
+
+def _guard_lines(guards: Any, space: dict[str, Any], line: Any) -> None:
+    """The guards as comparisons of identity; where one fails, the caller looks closer."""
+    space["differs"] = _differs
+    if guards.names is not None:
+        for k, (cell, value, inside) in enumerate(guards.names.cells):
+            space[f"cell_{k}"], space[f"content_{k}"], space[f"inside_{k}"] = cell, value, inside
+            if inside is None:
+                line(f"if cell_{k}.cell_contents is not content_{k}: return MISS")
+            else:
+                line(f"if differs(cell_{k}.cell_contents, content_{k}, inside_{k}): return MISS")
+        for k, (place, name, value, inside) in enumerate(guards.names.places):
+            space[f"space_{k}"], space[f"global_{k}"], space[f"held_{k}"] = place, value, inside
+            now = f"space_{k}[{name!r}]"
+            if inside is None:
+                line(f"if {now} is not global_{k}: return MISS")
+            else:
+                line(f"if differs({now}, global_{k}, held_{k}): return MISS")
+    for k, (group, (name, place), value) in enumerate(guards.settings):
+        space[f"set_{k}"], space[f"value_{k}"] = group, value
+        index = "" if place is None else f"[{place}]"
+        line(f"if set_{k}[{name!r}]{index} != value_{k}: return MISS")
+    for k, (group, names, _) in enumerate(guards.groups):
+        space[f"group_{k}"] = group
+        for j, name in enumerate(names):
+            space[f"plain_{k}_{j}"] = group[name]
+            line(f"if group_{k}[{name!r}] is not plain_{k}_{j}: return MISS")
+    for k, t in enumerate(guards.no_grad_at_start):
+        space[f"bare_{k}"] = t.__dict__
+        line(f"if bare_{k}.get('grad') is not None: return MISS")
+    for k, (optimizer, state) in enumerate(guards.optimizers):
+        space[f"optimizer_{k}"] = optimizer
+        line(f"if len(optimizer_{k}.state) != {len(state[1])}: return MISS")

@@ -1,0 +1,255 @@
+"""Sums, means, maxima and minima over any axes of an array in C order.
+
+Axes of an array in C order that are reduced together, or kept together, are one axis. What is left
+alternates, and two kernels do it: one for *rows*, where the last axis is reduced, one for *columns*,
+where it is kept. A case that needs both runs one after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kilograd.kernels.native.build import Kernel, T, f64, inline, native, share
+from kilograd.kernels.native.plan import FLOATS, size
+
+SHORT = 16  # rows shorter than this are better taken as columns, where there are several planes
+PIECE = 8192  # elements of a long row that one thread sums
+
+
+@inline
+def total(x, at, n):
+    """Σ of n elements, in blocks, so that the error does not grow with n."""
+    s = f64(0)
+    for i in range(at, at + n, 256):
+        part = T(0)
+        for j in range(i, min(i + 256, at + n)):
+            part += x[j]
+        s += f64(part)
+    return s
+
+
+@native("T* x, T* y, i64 planes, i64 n, i64 width, i64 size, f64 count", sums=True)
+def sum_rows(x, y, planes, n, width, size, count, part, parts):
+    """x (planes, n, width) -> y (n,), divided by ``count``; x ends after ``size`` elements."""
+    start, stop = share(n, part, parts)
+    for i in range(start, stop):
+        s = f64(0)
+        for p in range(planes):
+            at = (p * n + i) * width
+            s += total(x, at, min(width, size - at))
+        y[i] = T(s / count)
+
+
+@native("T* x, T* y, f64* acc, i64 n, i64 rows, i64 width, f64 count", sums=True)
+def sum_columns(x, y, acc, n, rows, width, count, part, parts):
+    """x (n, rows, width) -> y (n, width), divided by ``count``.
+
+    Sums of eight rows are added up in float64 (``acc``, of y's size), for columns that fit the
+    first-level cache.
+    """
+    at, stop = share(n * width, part, parts)
+    while at < stop:
+        first = at % width
+        m = min(stop - at, width - first, 1024)
+        base = at // width * rows * width + first
+        for j in range(m):
+            acc[at + j] = f64(0)
+        for r in range(0, rows - 7, 8):
+            p = base + r * width
+            for j in range(p, p + m):
+                a = (x[j] + x[j + width]) + (x[j + 2 * width] + x[j + 3 * width])
+                b = (x[j + 4 * width] + x[j + 5 * width]) + (x[j + 6 * width] + x[j + 7 * width])
+                acc[at + j - p] += f64(a + b)
+        for r in range(rows - rows % 8, rows):
+            p = base + r * width
+            for j in range(m):
+                acc[at + j] += f64(x[p + j])
+        for j in range(at, at + m):
+            y[j] = T(acc[j] / count)
+        at += m
+
+
+def _extreme_rows(x, bits, y, y_bits, planes, n, width, size, sign, part, parts):
+    """x (planes, n, width) -> y (n,): the maximum (sign 1) or minimum (-1); nan if there is one.
+
+    ``bits`` is x seen as integers, whose extremes are found in vectors. Signed integers order
+    positive floats as they are and negative ones backwards: the greatest float is the greatest
+    integer, unless that is negative, when all are and it is the least integer. Unsigned integers
+    give the minimum likewise.
+    """
+    start, stop = share(n, part, parts)
+    for i in range(start, stop):
+        high = bits[i * width]
+        low = bits[i * width]
+        bad = False
+        for p in range(planes):
+            at = (p * n + i) * width
+            for j in range(at, min(at + width, size)):
+                high = max(high, bits[j])
+                low = min(low, bits[j])
+                bad |= x[j] != x[j]
+        y_bits[i] = high
+        if y[i] * sign < T(0):
+            y_bits[i] = low
+        if bad:
+            y[i] = T(np.nan)
+
+
+def _extreme_kernels(name: str, kind: str) -> dict[np.dtype, Kernel]:
+    """``_extreme_rows`` for integers signed (i) or not (u), of each float's size."""
+    made = {}
+    for dtype in FLOATS:
+        bits = f"{kind}{8 * dtype.itemsize}"
+        signature = f"T* x, {bits}* bits, T* y, {bits}* y_bits, i64 planes, i64 n, i64 width, i64 size, T sign"
+        made[dtype] = native(signature)(_extreme_rows)
+        made[dtype].name = name  # signed and unsigned code must not be taken for each other
+    return made
+
+
+_EXTREME_ROWS = {1: _extreme_kernels("max_rows", "i"), -1: _extreme_kernels("min_rows", "u")}
+
+
+@inline
+def greater(a, b):
+    """The greater of two numbers, nan if one is."""
+    return b if (b > a) | (b != b) else a
+
+
+@native("T* x, T* y, i64 n, i64 rows, i64 width, T sign")
+def extreme_columns(x, y, n, rows, width, sign, part, parts):
+    """x (n, rows, width) -> y (n, width): the maximum (sign 1) or minimum (sign -1)."""
+    at, stop = share(n * width, part, parts)
+    while at < stop:
+        first = at % width
+        m = min(stop - at, width - first, 2048)
+        base = at // width * rows * width + first
+        for j in range(m):
+            y[at + j] = x[base + j] * sign
+        for r in range(1, rows):
+            p = base + r * width
+            for j in range(m):
+                y[at + j] = greater(y[at + j], x[p + j] * sign)
+        for j in range(at, at + m):
+            y[j] *= sign
+        at += m
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+class _Sum:
+    """The kernels for a sum; the first of several steps divides by ``count``."""
+
+    def __init__(self, plan: Any, count: int) -> None:
+        self.plan = plan
+        self.count = float(count)
+
+    def _divisor(self) -> float:
+        count, self.count = self.count, 1.0
+        return count
+
+    def rows(self, x: Any, planes: int, n: int, width: int, end: int) -> Any:
+        """Of x (planes, n, width), which ends after ``end`` elements, -> (n,)."""
+        y = self.plan.empty((n,), x.dtype)
+        more = (planes, n, width, end, self._divisor())
+        self.plan.call(sum_rows, x, y, *more, dtype=x.dtype, work=end)
+        return y
+
+    def columns(self, x: Any, n: int, rows: int, width: int) -> Any:
+        """Of x (n, rows, width) -> (n * width,)."""
+        y = self.plan.empty((n * width,), x.dtype)
+        acc = self.plan.empty((n * width,), np.float64)
+        more = (n, rows, width, self._divisor())
+        self.plan.call(sum_columns, x, y, acc, *more, dtype=x.dtype, work=n * rows * width)
+        return y
+
+
+class _Extreme:
+    """The kernels for a maximum (sign 1) or a minimum (sign -1)."""
+
+    def __init__(self, plan: Any, sign: int) -> None:
+        self.plan = plan
+        self.sign = sign
+
+    def rows(self, x: Any, planes: int, n: int, width: int, end: int) -> Any:
+        y = self.plan.empty((n,), x.dtype)
+        kernel = _EXTREME_ROWS[self.sign][x.dtype]
+        more = (planes, n, width, end, float(self.sign))
+        self.plan.call(kernel, x, x, y, y, *more, dtype=x.dtype, work=end)
+        return y
+
+    def columns(self, x: Any, n: int, rows: int, width: int) -> Any:
+        y = self.plan.empty((n * width,), x.dtype)
+        more = (n, rows, width, float(self.sign))
+        self.plan.call(extreme_columns, x, y, *more, dtype=x.dtype, work=n * rows * width)
+        return y
+
+
+def _joined(axes: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
+    """(size, whether reduced) of axes, neighbours of one kind made one.
+
+    >>> _joined([(2, True), (3, False), (1, True), (4, False), (5, True)])
+    [(2, True), (12, False), (5, True)]
+    """
+    made: list[tuple[int, bool]] = []
+    for n, reduced in axes:
+        if n == 1:
+            continue
+        if made and made[-1][1] == reduced:
+            n *= made.pop()[0]
+        made.append((n, reduced))
+    return made
+
+
+def _reduce(x: Any, axis: tuple[int, ...], by: _Sum | _Extreme) -> Any:
+    """x without the axes, reduced step by step."""
+    shape = x.shape
+    if x.dtype not in FLOATS or not size(shape):
+        return NotImplemented
+    reduced = {a % len(shape) for a in axis}
+    left = tuple(n for i, n in enumerate(shape) if i not in reduced)
+    axes = _joined([(n, i in reduced) for i, n in enumerate(shape)])
+    x = by.plan.as_contiguous(x)
+    if not any(r for _, r in axes):  # of axes of size 1, or of none: a copy, for x may be written to
+        axes = [(1, True), (size(shape), False)]
+    while any(r for _, r in axes):
+        sizes = [n for n, _ in axes]
+        if not axes[-1][1]:  # ..., R, B
+            x = by.columns(x, size(tuple(sizes[:-2])), *sizes[-2:])
+            axes[-2:] = axes[-1:]
+        elif len(axes) == 3 and sizes[2] < SHORT:  # R, A, short
+            x = by.columns(x, 1, sizes[0], sizes[1] * sizes[2])
+            axes = axes[1:]
+        elif len(axes) == 3:  # R, A, R
+            x = by.rows(x, *sizes, size(tuple(sizes)))
+            axes = axes[1:2]
+        elif len(axes) == 1 and sizes[0] > 2 * PIECE:  # all: pieces, which threads can share
+            x = by.rows(x, 1, -(-sizes[0] // PIECE), PIECE, sizes[0])
+            axes = [(x.shape[0], True)]
+        else:  # ..., R
+            x = by.rows(x, 1, size(tuple(sizes[:-1])), sizes[-1], size(tuple(sizes)))
+            axes = axes[:-1]
+        axes = _joined(axes)
+    return by.plan.reshape(x, left)
+
+
+def sum_over(plan: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    """Σ over axes (they are dropped)."""
+    return _reduce(x, axis, _Sum(plan, 1))
+
+
+def mean_over(plan: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    """The mean over axes."""
+    return _reduce(x, axis, _Sum(plan, size(tuple(x.shape[a] for a in axis))))
+
+
+def max_over(plan: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    """The maximum over axes; nan where there is one."""
+    return _reduce(x, axis, _Extreme(plan, 1))
+
+
+def min_over(plan: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    """The minimum over axes; nan where there is one."""
+    return _reduce(x, axis, _Extreme(plan, -1))

@@ -1,0 +1,91 @@
+"""A team of threads for one program: each runs the whole table and does its share of every kernel.
+
+Workers wait actively for a moment after a program (the next step of a training loop comes soon), then
+sleep. While a team works, BLAS is held to one thread: the kernels themselves divide the products.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from kilograd.kernels import threads
+from kilograd.kernels.native import build
+
+PATIENCE = 100_000  # turns of a worker's waiting loop: some 0.3 ms
+
+
+class _Worker:
+    def __init__(self, part: int, parts: int) -> None:
+        self.box = np.zeros(4, np.int64)  # ticket, program, tickets seen
+        self.table = np.array(
+            [self.box.ctypes.data, PATIENCE, build.INTERPRETER.address(np.float32)], np.int64
+        )
+        self.cells = memoryview(self.box)  # type: ignore[arg-type]
+        self.gate = threading.Lock()
+        self.bell = threading.Semaphore(0)
+        self.asleep = False
+        self.attend = build._c_function(build.ATTEND.address(np.float32))
+        self.part, self.parts = part, parts
+        threading.Thread(target=self._live, name=f"kilograd-{part}", daemon=True).start()
+
+    def _live(self) -> None:
+        table, cells = self.table.ctypes.data, self.cells
+        while True:
+            self.attend(table, self.part, self.parts)
+            with self.gate:
+                if cells[0] != cells[2]:
+                    continue
+                self.asleep = True
+            self.bell.acquire()
+
+    def post(self, program: int) -> None:
+        cells = self.cells
+        with self.gate:
+            cells[1] = program
+            cells[0] += 1
+            wake, self.asleep = self.asleep, False
+        if wake:
+            self.bell.release()
+
+
+_workers: list[_Worker] = []
+_busy = threading.Lock()
+_pid = 0
+
+
+def run(head: np.ndarray, interpret: Any) -> None:
+    """Run a program (the head of its table) on all threads, or on this one if the team is at work."""
+    global _pid
+    import os
+
+    parts = threads.get_num_threads()
+    if parts < 2 or not _busy.acquire(blocking=False):
+        interpret(head.ctypes.data, 0, 1)
+        return
+    try:
+        if _pid != os.getpid() or len(_workers) != parts - 1:  # at first, or in a forked process
+            _workers[:] = [_Worker(k, parts) for k in range(1, parts)]
+            _pid = os.getpid()
+        counter = head[3]
+        control = threads._blas
+        before = control[1]() if control else 1
+        if control and before != 1:
+            control[0](1)
+        head[4] = _value_at(int(counter))
+        address = head.ctypes.data
+        for worker in _workers:
+            worker.post(address)
+        interpret(address, 0, parts)
+        if control and before != 1:
+            control[0](before)
+    finally:
+        _busy.release()
+
+
+def _value_at(address: int) -> int:
+    import ctypes
+
+    return ctypes.c_int64.from_address(address).value
