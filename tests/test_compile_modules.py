@@ -6,6 +6,7 @@ parameters, buffers, optimizer state, gradients.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from typing import Any
 
@@ -19,6 +20,15 @@ from tests.nn.test_module_db import INFOS, NAMES, build, samples, tensors, to_kg
 
 torch = pytest.importorskip("torch")
 BACKENDS = ["numpy"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections():
+    """A recording looks for tensors that outlive it: PyTorch's hundred thousand objects are not."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def programs(step: Any) -> list[Any]:

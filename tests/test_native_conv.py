@@ -55,7 +55,9 @@ def check(kernel, *args, parts=(1, 2, 3)):
     return expected
 
 
-def check_conv(x_shape, w_shape, stride, padding, dilation, groups, dtype, bias=True, parts=(1, 2, 3)):
+def check_conv(
+    x_shape, w_shape, stride, padding, dilation, groups, dtype, bias=True, parts=(1, 2, 3)
+):
     rng = np.random.default_rng(len(x_shape) + sum(x_shape))
     x = rng.standard_normal(x_shape).astype(dtype)
     w = rng.standard_normal(w_shape).astype(dtype)
@@ -206,7 +208,13 @@ def test_avg_pool(dtype):
 
 @BOTH
 def test_adaptive_pools(dtype):
-    for size, out in [((7, 5), (3, 2)), ((8, 8), (4, 2)), ((6, 9), (1, 1)), ((3, 4), (5, 7)), ((9,), (4,))]:
+    for size, out in [
+        ((7, 5), (3, 2)),
+        ((8, 8), (4, 2)),
+        ((6, 9), (1, 1)),
+        ((3, 4), (5, 7)),
+        ((9,), (4,)),
+    ]:
         x = images((2, 3, *size), dtype)
         y = check(pool.adaptive_avg_pool_forward, x, out)
         check(pool.adaptive_avg_pool_backward, images(y.shape, dtype), x.shape)

@@ -20,9 +20,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from kilograd.compile.step import Compiled, disable
+from kilograd.compile.step import Compiled, constant, disable
 
-__all__ = ["Compiled", "compile", "disable"]
+__all__ = ["Compiled", "compile", "constant", "disable"]
 
 
 def compile(

@@ -9,6 +9,7 @@ It answers ``MISS`` where anything is not as it was: the caller then looks close
 from __future__ import annotations
 
 import ctypes
+import inspect
 import sys
 from typing import Any
 
@@ -18,6 +19,7 @@ from kilograd.autograd.modes import MODE
 from kilograd.compile.guards import _differs, memory
 from kilograd.compile.scalar import F64
 from kilograd.kernels.kernel import CHANGES, TRACE
+from kilograd.kernels.native.build import INTERPRETER, Generated
 from kilograd.tensor import Tensor
 
 MISS = object()
@@ -50,52 +52,119 @@ def address(array: np.ndarray) -> int:
 class Kept:
     """A gradient that a program writes again and again, as long as nobody else holds it."""
 
-    def __init__(self, shape: Any, dtype: Any, places: list[tuple[int, int]]) -> None:
-        self.shape = shape
+    def __init__(self, var: Any, dtype: Any, places: list[tuple[int, int]], owner: dict[str, Any]) -> None:
+        self.var = var
         self.dtype = dtype
         self.places = places
-        self.tensor: Any = None
-        self.array: Any = None
+        self.owner = owner  # the attributes of the tensor whose gradient it is
 
 
-    def point(self, cells: Any) -> None:
-        """Write its address into the table."""
-        at = self.array.ctypes.data
-        for place, offset in self.places:
-            cells[place] = at + offset
+class _Pool:
+    """The gradients of a program, each a tensor in its owner's ``.grad`` and an array in the table.
 
+    As long as the owner and this pool alone hold a gradient, the next step writes into its memory;
+    counting references tells. Else that gradient gets other memory.
+    """
 
-def renew(kept: Kept, cells: Any) -> None:
-    """Other memory for a gradient: somebody keeps the old one."""
-    array = kept.array = np.empty(kept.shape, kept.dtype)
-    t = kept.tensor = object.__new__(Tensor)
-    t.array = array
-    t._cell = [0]
-    kept.point(cells)
+    def __init__(self, native: Any, kept: list[Kept]) -> None:
+        self.native = native
+        self.kept = kept
+        self.tensors: list[Any] = [None] * len(kept)
+        self.arrays: list[Any] = [None] * len(kept)
+        native.kept.append(self)
+
+    def renew(self) -> None:
+        """Put every gradient in its place again, those that somebody else holds in new memory."""
+        for i, k in enumerate(self.kept):
+            held = self.tensors[i] is not None and k.owner.get("grad") is self.tensors[i]
+            if (
+                self.tensors[i] is None
+                or sys.getrefcount(self.tensors[i]) != REFERENCES.tensor - (not held)
+                or sys.getrefcount(self.arrays[i]) != REFERENCES.array
+            ):
+                array = self.arrays[i] = np.empty(k.var.shape, k.dtype)
+                t = self.tensors[i] = object.__new__(Tensor)
+                t.array = array
+                t._cell = [0]
+                del array, t
+            k.owner["grad"] = self.tensors[i]
+        self.point()
+
+    def point(self) -> None:
+        """Write the addresses into the table."""
+        for k, array in zip(self.kept, self.arrays, strict=True):
+            if array is not None:
+                self.native._point(k.var, array.ctypes.data)
 
 
 class _References:
-    """How many references ``sys.getrefcount`` counts for what only we hold."""
+    """How many references ``sys.getrefcount`` counts for what the pool and the owner alone hold."""
 
     def __init__(self) -> None:
-        kept = Kept((), F64, [])
-        renew(kept, [])
-        owner = {"grad": kept.tensor}
-        self.tensor = sys.getrefcount(kept.tensor)
-        self.array = sys.getrefcount(kept.array)
+        t = object.__new__(Tensor)
+        t.array = np.zeros(1)
+        tensors, arrays, owner = [t], [t.array], {"grad": t}
+        del t
+        self.tensor = [*map(sys.getrefcount, tensors)][0]
+        self.array = [*map(sys.getrefcount, arrays)][0]
         del owner
 
 
 REFERENCES = _References()
 
 
-def launcher(native: Any, template: Any, signature: Any, Out: Any) -> Any:
+def fetch(a: Any, part: Any, parts: Any) -> None:
+    """Read the addresses of arrays' data off the arrays, and write them where the table wants them.
+
+    ``a``: addresses of the arrays (as objects), of the table, of pairs (place, offset), and of how
+    many pairs each array has; how many arrays; where in an object the address stands.
+    """
+    objects, table, pairs, counts = i64_at(a[0]), i64_at(a[1]), i64_at(a[2]), i64_at(a[3])  # type: ignore[name-defined]  # noqa: F821
+    k = 0
+    for i in range(a[4]):
+        data = i64_at(objects[i] + a[5])[0]  # type: ignore[name-defined]  # noqa: F821
+        for _ in range(counts[i]):
+            table[pairs[2 * k]] = data + pairs[2 * k + 1]
+            k += 1
+
+
+def alone(a: Any, part: Any, parts: Any) -> None:
+    """Run a program on this thread: (number of kernels, table, status, counter, 0, interpreter)."""
+    call(a[5], a[6], 0, 1)  # type: ignore[name-defined]  # noqa: F821
+
+
+FETCH = Generated("fetch", inspect.getsource(fetch))
+ALONE = Generated("alone", inspect.getsource(alone))
+
+
+class Entry:
+    """A program's table with ``fetch`` as its first line, and one C call that runs it."""
+
+    def __init__(self, native: Any, places: list[list[tuple[int, int]]]) -> None:
+        self.memory = np.zeros(max(len(places), 1), np.int64)
+        self.ids = memoryview(self.memory)  # type: ignore[arg-type]
+        self.pairs = np.array([p for each in places for p in each] or [(0, 0)], np.int64)
+        self.counts = np.array([len(each) for each in places] or [0], np.int64)
+        self.args = np.array(
+            [self.memory.ctypes.data, native.table.ctypes.data, self.pairs.ctypes.data,
+             self.counts.ctypes.data, len(places), _POINTER_AT], np.int64,
+        )  # fmt: skip
+        first = np.array([[FETCH.address(np.float32), self.args.ctypes.data, 0]], np.int64)
+        self.code = np.concatenate([first, native.codes[0][: native.heads[0][0]]])
+        self.program = native.heads[0].copy()
+        self.program[0], self.program[1] = len(self.code), self.code.ctypes.data
+        self.head = np.array([0, 0, 0, 0, 0, INTERPRETER.address(np.float32), self.program.ctypes.data], np.int64)
+        kind = ctypes.PYFUNCTYPE if native.work < 1 << 18 else ctypes.CFUNCTYPE  # short: keep the GIL
+        self.run = kind(None, ctypes.c_void_p)(ALONE.address(np.float32))
+
+
+def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
     """The quick way into a native program, or None where the general one must do.
 
     ``signature``: a tuple for each argument: ("tensor", shape, dtype, strides, leaf, no graph) or
     ("value", the value).
     """
-    program = native.program
+    native = program.runner
     guards = program.guards
     if program.backward is not None or native.fallible and program.generators:
         return None
@@ -110,8 +179,8 @@ def launcher(native: Any, template: Any, signature: Any, Out: Any) -> Any:
         return None
     space: dict[str, Any] = {
         "Tensor": Tensor, "MISS": MISS, "TRACE": TRACE, "MODE": MODE, "mode": MODE.get(), "pointer": _pointer,
-        "CHANGES": CHANGES, "cells": native.cells, "renew": renew, "refs": sys.getrefcount, "new": object.__new__,
-        "empty": np.empty, "lock": native._lock, "status": native.status_array, "native": native,
+        "CHANGES": CHANGES, "cells": native.cells, "refs": sys.getrefcount, "new": object.__new__,
+        "empty": np.empty, "lock": native._lock, "native": native,
         "guards": guards, "memory": memory,
     }  # fmt: skip
     names = [f"x{i}" for i in range(len(signature))]
@@ -144,7 +213,9 @@ def launcher(native: Any, template: Any, signature: Any, Out: Any) -> Any:
         place += 1
     _guard_lines(guards, space, line)
     line("with lock:")
-    for s in native.other_sources:
+    quick = not (native.python_steps or native.parallel or native.fallible)
+    fetched: list[tuple[str, list[tuple[int, int]]]] = []  # what the table gets the addresses of
+    for s in native.other_sources if not quick else ():
         patches = native.patches.get(s.var, ())
         if patches:
             line(f"at = pointer(id({arrays[s.key]}) + {_POINTER_AT}).value", 2)
@@ -153,53 +224,52 @@ def launcher(native: Any, template: Any, signature: Any, Out: Any) -> Any:
         if native.python_steps:
             space[f"var_{s.var}"] = s.var
             line(f"native.now[var_{s.var}] = pointer(id({arrays[s.key]}) + {_POINTER_AT}).value", 2)
-    for k, (number, s) in enumerate(native.settings):
+    if quick:
+        fetched += [(arrays[s.key], native.patches.get(s.var, [])) for s in native.other_sources]
+    for k, s in enumerate(native.setting_sources):
+        if s.var not in native.numbers:
+            continue
+        number = native.numbers[s.var]
         space[f"number{k}"], space[f"group{k}"] = number, s.owner
         index = "" if s.key[1] is None else f"[{s.key[1]}]"
         line(f"number{k}.value = group{k}[{s.key[0]!r}]{index}", 2)
     grads = {index: owner for owner, index in program.grads if index is not None}
-    keeps = []
+    keeps: list[tuple[int, Kept]] = []
     for index, v in enumerate(native.graph.outputs):
         dtype = F64 if v.number else v.dtype
         places = native.patches.get(v, [])
         if index in grads and type(grads[index]) is not int:
-            kept = Kept(v.shape, dtype, places)
-            renew(kept, native.cells)
-            keeps.append((index, kept))
-            native.kept.append(kept)
-            space.update({f"kept{index}": kept, f"owner{index}": grads[index].__dict__})
-            # (once in kept, perhaps once in the owner's attributes)
-            line(f"g = owner{index}.get('grad')", 2)
-            line(
-                f"if refs(kept{index}.array) != {REFERENCES.array} or refs(kept{index}.tensor) != "
-                f"({REFERENCES.tensor + 1} if g is kept{index}.tensor else {REFERENCES.tensor - 1}): "
-                f"renew(kept{index}, cells)",
-                2,
-            )
-            if native.python_steps:
-                space[f"var_{v}"] = v
-                line(f"native.now[var_{v}] = pointer(id(kept{index}.array) + {_POINTER_AT}).value", 2)
-        else:
-            space.update({f"size{index}": v.shape, f"kind{index}": dtype})
-            line(f"o{index} = empty(size{index}, kind{index})", 2)
-            line(f"at = pointer(id(o{index}) + {_POINTER_AT}).value", 2)
-            for p, offset in places:
-                line(f"cells[{p}] = at{f' + {offset}' if offset else ''}", 2)
-            if native.python_steps:
-                space[f"var_{v}"] = v
-                line(f"native.now[var_{v}] = at", 2)
-    line("g = None", 2) if keeps else None
-    if native.python_steps or native.parallel or native.fallible:
+            keeps.append((index, Kept(v, dtype, places, grads[index].__dict__)))
+            continue
+        space.update({f"size{index}": v.shape, f"kind{index}": dtype})
+        line(f"o{index} = empty(size{index}, kind{index})", 2)
+        if quick:
+            fetched.append((f"o{index}", places))
+            continue
+        line(f"at = pointer(id(o{index}) + {_POINTER_AT}).value", 2)
+        for p, offset in places:
+            line(f"cells[{p}] = at{f' + {offset}' if offset else ''}", 2)
+        if native.python_steps:
+            space[f"var_{v}"] = v
+            line(f"native.now[var_{v}] = at", 2)
+    if keeps:
+        pool = _Pool(native, [kept for _, kept in keeps])
+        space.update(pool=pool, kept_tensors=pool.tensors, kept_arrays=pool.arrays, each=map)
+        space.update(count_t=[REFERENCES.tensor] * len(keeps), count_a=[REFERENCES.array] * len(keeps))
+        line("if [*each(refs, kept_tensors)] != count_t or [*each(refs, kept_arrays)] != count_a:", 2)
+        line("pool.renew()", 3)
+    if quick:
+        entry = Entry(native, [places for _, places in fetched])
+        space.update(ids=entry.ids, run=entry.run, entry=entry)
+        for k, (name, _) in enumerate(fetched):
+            line(f"ids[{k}] = id({name})", 2)
+        line(f"run({entry.head.ctypes.data})", 2)
+    else:
         space["go"] = native.go
         line("go()", 2)
-    else:
-        space["run"] = native.interpret
-        line(f"run({native.heads[0].ctypes.data}, 0, 1)", 2)
     for k, (cell, times) in enumerate(program.cells):
         space[f"cell{k}"] = cell
         line(f"cell{k}[0] += {times}", 2)
-    for index, _ in keeps:
-        line(f"owner{index}['grad'] = kept{index}.tensor", 2)
     for k, (owner, index) in enumerate(program.grads):
         if index is not None and type(owner) is not int:
             continue

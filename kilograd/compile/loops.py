@@ -137,7 +137,8 @@ class _Writer:
                 self.line(1, f"for j in range({z}_count):")
                 self.line(2, f"{z}[j] = {z}[j]{scale}")
         words = [name_of(eq.fn) for eq in self.step.equations]
-        name = "_".join(w for w in dict.fromkeys(words) if w.isidentifier())[:48].strip("_") or "loop"
+        name = "_".join(w for w in dict.fromkeys(words) if w.isidentifier())[:48].strip("_")
+        name = f"loop_{name}".rstrip("_")
         text = f"def {name}(a, part, parts):\n" + "\n".join(self.lines) + "\n"
         return Loop(Generated(name, text, sums=bool(sums)), self._dtype(), self.args, divides)
 

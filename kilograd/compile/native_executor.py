@@ -171,33 +171,47 @@ def broadcast_strides(shape: Any, strides: Any, to: tuple[int, ...]) -> tuple[in
 @functools.cache
 def load_twins() -> None:
     """Bring in the native forms of kernels, with the first program that may need them."""
-    for name in ("attention", "conv", "indexing", "losses", "norms", "placing", "pool", "softmax"):
+    for name in ("attention", "conv", "indexing", "norms", "placing", "pool", "softmax", "losses"):
         importlib.import_module(f"kilograd.kernels.native.{name}")
     importlib.import_module("kilograd.compile.twins_of_ops")
 
 
-def build(program: Any) -> Any:
-    """The native form of a program."""
+def build(graph: Graph, sources: Any = ()) -> NativeProgram:
+    """The native form of a program; ``sources`` say where its inputs are found."""
     load_twins()
-    return NativeProgram(program)
+    strides = {
+        s.var: s.array.strides for s in sources if s.kind != "setting" and isinstance(s.array, np.ndarray)
+    }
+    return NativeProgram(graph, sources, strides)
+
+
+class Function:
+    """A graph that is laid out when it is first called (the backward pass of a compiled function)."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.program: NativeProgram | None = None
+
+    def __call__(self, *values: Any) -> tuple[list[Any], list[Any]]:
+        if self.program is None:
+            load_twins()
+            self.program = NativeProgram(self.graph, (), {})
+        return self.program(*values)
 
 
 class NativeProgram:
     """A program laid out; :meth:`execute` runs it."""
 
-    def __init__(self, program: Any) -> None:
-        self.program = program
+    def __init__(self, graph: Graph, sources: Any, strides: dict[Var, tuple[int, ...]]) -> None:
+        self.sources = list(sources)
         self._count = 0
         self._lock = threading.Lock()
-        graph: Graph = with_own_outputs(expanded(program.graph))
+        graph = with_own_outputs(expanded(graph))
         self.graph = graph
         self.constants: list[np.ndarray] = []
         self.constant_layouts: dict[int, Layout] = {}
         self.status = fresh(Var("status", (1,), np.dtype(np.int64)))
-        strides = {}
-        for s in program.sources:
-            if s.kind != "setting" and isinstance(s.array, np.ndarray):
-                strides[s.var] = s.array.strides
+        strides = dict(strides)
         for v, c in graph.constants.items():
             strides[v] = c.strides
         self.layouts, views = layouts_of(graph, strides)
@@ -547,7 +561,7 @@ class NativeProgram:
                         if isinstance(a, Layout) and a.root in born:  # through a twin's own views
                             dies[a.root] = max(dies.get(a.root, k), k)
         self.out_roots = {self.layouts[v].root for v in self.graph.outputs}
-        settings = {s.var for s in self.program.sources if s.kind == "setting"}
+        settings = [v for v in self.graph.inputs if v.number]
         self.settings_at: dict[Var, int] = {}
         free: list[tuple[int, int]] = []  # (offset, bytes)
         top = 0
@@ -623,10 +637,10 @@ class NativeProgram:
         self.status_array = np.zeros(1, np.int64)
         self.bound: dict[Var, int] = {}
         graph = self.graph
-        sources = self.program.sources
+        sources = self.sources
         self.tensor_sources = [s for s in sources if s.kind == "tensor"]
         self.other_sources = [s for s in sources if s.kind in ("argument", "grad")]
-        self.setting_sources = [s for s in sources if s.kind == "setting" and s.var in self._used()]
+        self.setting_sources = [s for s in sources if s.kind == "setting"]
         table: list[int] = []
         self.patches: dict[Var, list[tuple[int, int]]] = {}  # value → (place in the table, offset)
         lines: list[list[tuple[int, int, int]]] = [[]]  # stretches of (kernel, start of arguments, how)
@@ -673,23 +687,21 @@ class NativeProgram:
             self.heads.append(head)
         self.cells = memoryview(self.table)  # type: ignore[arg-type]
         self.interpret = native_build._c_function(native_build.INTERPRETER.address(F32))
-        self.outputs: list[Any] = [None] * len(graph.outputs)
-        self.settings = [
-            (ctypes.c_double.from_address(self.block_at + self.settings_at[s.var]), s)
-            for s in self.setting_sources
-        ]
+        used = self._used()
+        self.numbers = {
+            v: ctypes.c_double.from_address(self.block_at + at)
+            for v, at in self.settings_at.items() if v in used
+        }  # fmt: skip
         self.python_steps = any(s.kind == "python" for s in self.steps)
         self.parallel = self.work > WORTH_SHARING and threads.get_num_threads() > 1
         self.now: dict[Var, int] = {}
         self.kept: list[Any] = []  # gradients of the quick way (launch.py)
-        self.bind()
 
     def bind(self) -> None:
         """Put the addresses of the tensors that are read by reference into the table."""
-        for s in self.tensor_sources:
-            at = self.now[s.var] = s.owner.array.ctypes.data
-            for place, offset in self.patches.get(s.var, ()):
-                self.cells[place] = at + offset
+        with self._lock:
+            for s in self.tensor_sources:
+                self._point(s.var, s.owner.array.ctypes.data)
 
     def go(self) -> None:
         """Run what the table holds now."""
@@ -748,48 +760,43 @@ class NativeProgram:
 
     # --- running ------------------------------------------------------------------------------------
 
-    def execute(self, tensors: list[Any]) -> Any:
-        """Run the program for these arguments."""
+    def __call__(self, *values: Any) -> tuple[list[Any], list[Any]]:
+        """Run on the values of the inputs: (outputs, nothing more to write)."""
         with self._lock:
-            return self._execute(tensors)
+            for v, value in zip(self.graph.inputs, values, strict=True):
+                if v in self.numbers:
+                    self.numbers[v].value = value
+                elif not v.number:
+                    if value.strides != self.layouts[v].strides:
+                        value = self._like_before(v, value)
+                    self._point(v, value.ctypes.data)
+            outputs = []
+            for v in self.graph.outputs:
+                array = np.empty(v.shape, F64 if v.number else v.dtype)
+                outputs.append(array)
+                self._point(v, array.ctypes.data)
+            self.go()
+            for kept in self.kept:  # the quick way writes there
+                kept.point()
+        return outputs, []
 
-    def _execute(self, tensors: list[Any]) -> Any:
-        from kilograd.compile import step as steps
+    def _point(self, v: Var, at: int) -> None:
+        """The memory of an input or result is at this address now."""
+        self.now[v] = at
+        for place, offset in self.patches.get(v, ()):
+            self.cells[place] = at + offset
 
-        program = self.program
-        cells, patches = self.cells, self.patches
-        hold = []
-        for s in self.other_sources:
-            array = tensors[s.key].array if s.kind == "argument" else steps._owner(s.owner, tensors).__dict__["grad"].array
-            hold.append(array)
-            at = self.now[s.var] = array.ctypes.data
-            for place, offset in patches.get(s.var, ()):
-                cells[place] = at + offset
-        self.bind()
-        for number, s in self.settings:
-            value = s.owner[s.key[0]]
-            number.value = value if s.key[1] is None else value[s.key[1]]
-        outputs = []
-        for v in self.graph.outputs:
-            array = np.empty(v.shape, F64 if v.number else v.dtype)
-            outputs.append(array)
-            at = self.now[v] = array.ctypes.data
-            for place, offset in patches.get(v, ()):
-                cells[place] = at + offset
-        self.go()
-        for kept in self.kept:  # the quick way writes there
-            kept.point(cells)
-        for cell, times in program.cells:
-            cell[0] += times
-        for owner, index in program.grads:
-            steps._owner(owner, tensors).__dict__["grad"] = None if index is None else steps.wrap(outputs[index])
-        program.runs += 1
-        return steps.results(program, outputs, hold, tensors)
+    def _like_before(self, v: Var, value: Any) -> Any:
+        """An array that lies in memory as in the recording (a gradient from outside may not)."""
+        lay = self.layouts[v]
+        if not lay.contiguous:
+            raise TraceError(f"{v} lies in memory in another way than in the recording")
+        return np.ascontiguousarray(value)
 
     def source(self) -> str:
         """The generated kernels, and the table in words."""
-        shown: dict[str, str] = {}
-        text = []
+        shown: dict[str, str] = {}  # the text of each kernel, once
+        text = ["# the step, call by call"]
         for step, plan in zip(self.steps, self.plans, strict=True):
             if step.kind == "python":
                 text.append(f"# in Python: {name_of(step.equations[0].fn)} ({step.why})")
@@ -801,7 +808,7 @@ class NativeProgram:
                     str(a.root) if isinstance(a, Layout) else str(a) for a in call.args
                 )
                 text.append(f"{call.kernel.name}({args})")
-        return "\n\n".join(shown) + "\n\n# the step\n" + "\n".join(text) + "\n"
+        return "\n\n".join([*shown, "\n".join(text)]) + "\n"
 
 
 def at_address(at: int, layout: Layout) -> np.ndarray:

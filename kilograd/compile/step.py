@@ -31,6 +31,7 @@ from kilograd.compile.tracer import Gate, Recorded, Source, Trace, Tracer, concr
 from kilograd.dtypes import dtype as kilograd_dtype
 from kilograd.errors import GradError, TraceError
 from kilograd.kernels.kernel import TRACE
+from kilograd.nn.hooks import BackwardHooks
 from kilograd.nn.module import Module
 from kilograd.optim.optimizer import Optimizer
 from kilograd.tensor import Tensor, apply, wrap
@@ -73,6 +74,19 @@ class disable:
     def __exit__(self, *exc: object) -> None:
         _disabled.depth -= 1
         _switched[0] -= 1
+
+
+def constant(array: Any) -> Tensor:
+    """A tensor of a NumPy array whose values will not change: a compiled function may keep them.
+
+    >>> import kilograd as kg
+    >>> table = np.float32([1, 2])
+    >>> scaled = kg.compile(lambda x: x * kg.compile.constant(table))
+    >>> scaled(kg.ones(2))
+    tensor([1., 2.])
+    """
+    trace = TRACE.get()
+    return wrap(np.array(array) if trace is None else trace.frozen(np.asarray(array)))
 
 
 class Program:
@@ -177,7 +191,7 @@ class Backward:
         self.saved = saved  # which outputs of the first half it starts from
         self.leaves = leaves  # what its results are gradients of
         self.counters = counters  # whose version counters must not move: sources and places
-        self.run = numpy_executor.build(graph)
+        self.run: Any = None  # made with the executor of the first half
 
 
 class ProgramNode(Node):
@@ -320,7 +334,7 @@ class Compiled:
     def _prepare_launch(self, program: Program, args: Any, kwargs: Any) -> None:
         """The next call of this kind goes the quick way."""
         self.launch = None
-        if self.check or kwargs or not hasattr(program.runner, "execute") or not program.simple:
+        if self.check or kwargs or not hasattr(program.runner, "bind") or not program.simple:
             return
         if program.launch is None:
             program.launch = False
@@ -335,7 +349,7 @@ class Compiled:
                     what.append(("value", a))
                 else:
                     return
-            program.launch = launcher(program.runner, program.template, what, Out) or False
+            program.launch = launcher(program, program.template, what, Out) or False
         if program.launch is not False:
             program.runner.bind()
             self.launch = program.launch
@@ -936,11 +950,9 @@ def _side_effects(trace: Trace, names: Names, program: Program, result: Any, ten
             if isinstance(grad := t.__dict__.get("grad"), Tensor):
                 known[id(grad)] = grad
             t = t._view[0] if t._view is not None else None
-    nodes = [t._node for t in known.values() if t._node is not None]
-    for node in _inside(nodes):  # what a custom function keeps for its backward
-        ctx = getattr(node, "ctx", None)
-        if isinstance(ctx, FunctionCtx):
-            known.update((id(t), t) for t in leaves(vars(ctx)) if isinstance(t, Tensor))
+    for node in _inside([t._node for t in known.values() if t._node is not None]):
+        _held_by(node, known)
+    trace.grads.clear(), trace.grads_read.clear(), trace.grad_owner.clear()  # else they are held here
     alive = trace.survivors(set(known))
     if alive:
         gc.collect()
@@ -957,6 +969,28 @@ def _side_effects(trace: Trace, names: Names, program: Program, result: Any, ten
         if optimizer_state(optimizer) != state:
             return f"it changes the state of {type(optimizer).__name__}"
     return None
+
+
+def _held_by(node: Any, known: dict[int, Any]) -> None:
+    """Add the tensors that a graph holds: leaves, and what custom functions and hooks keep."""
+    stack = [*node.inputs, *vars(getattr(node, "ctx", FunctionCtx())).values(), *(node.hooks or {}).values()]
+    seen = set()
+    while stack:
+        x = stack.pop()
+        if id(x) in seen:
+            continue
+        seen.add(id(x))
+        if isinstance(x, Tensor):
+            known[id(x)] = x
+            stack.append(x.__dict__.get("grad"))
+        elif isinstance(x, (tuple, list)):
+            stack += x
+        elif isinstance(x, types.FunctionType):
+            stack += [c.cell_contents for c in x.__closure__ or ()]
+        elif isinstance(x, types.MethodType):
+            stack.append(x.__self__)
+        elif isinstance(x, BackwardHooks):
+            stack += vars(x).values()
 
 
 def _prepare(program: Program, backend: str) -> None:
@@ -976,6 +1010,11 @@ def _prepare(program: Program, backend: str) -> None:
         program.kept = {memory(c) for c in graph.constants.values()}
     else:
         program.fresh = set(range(len(graph.outputs)))
+    if program.backward is not None:
+        how: Any = numpy_executor.build
+        if hasattr(program.runner, "bind"):
+            from kilograd.compile.native_executor import Function as how
+        program.backward.run = how(program.backward.graph)
     for s in program.sources:
         s.array = None  # type: ignore[assignment]
 
@@ -995,17 +1034,15 @@ def _native(program: Program, backend: str) -> Any:
             _said.add(why)
             warnings.warn(f"kg.compile uses its NumPy executor: {why}", RuntimeWarning, stacklevel=6)
         return None
-    return native_executor.build(program)
+    return native_executor.build(program.graph, program.sources)
 
 
 def execute(program: Program, tensors: list[Tensor]) -> Any:
     """Run a program and put its results where the eager step would."""
-    if hasattr(program.runner, "execute"):  # native
-        return program.runner.execute(tensors)
     values = program.values(tensors)
     outputs, writes = program.runner(*values)
     _own(program, outputs, values)
-    if program.written:
+    if writes:  # (the native executor has written them)
         place = {s.var: a for s, a in zip(program.sources, values, strict=True)}
         for (target, _), value in zip(program.graph.writes, writes, strict=True):
             np.copyto(place[target], value)
@@ -1040,23 +1077,37 @@ def _own(program: Program, outputs: list[Any], values: list[Any]) -> None:
 
 def results(program: Program, outputs: list[Any], values: list[Any], tensors: list[Tensor]) -> Any:
     """The function's result, from the outputs of its program; and what else it leaves behind."""
-    template = program.template
     for i, times in program.argument_cells:
         tensors[i]._cell[0] += times
     made: dict[int, Tensor] = {}
+    if program.backward is not None:
+        _connect(program, program.backward, outputs, tensors, made)
+    template = program.template
+    if type(template) in _PLACES:
+        result: Any = _tensor(template, program, outputs, tensors, made)
+    else:
+        result = mapped(lambda x: _tensor(x, program, outputs, tensors, made), template)
+    for owner, place in program.other_grads:
+        grad = _tensor(place, program, outputs, tensors, made)
+        _owner(owner, tensors).__dict__["grad"] = grad
+    for module, training in program.modes:
+        module.training = training
+    for owner, leaf in program.leaves:
+        _owner(owner, tensors)._leaf = leaf
+    return result
 
-    def tensor(place: Any) -> Any:
-        kind = type(place)
-        if kind is Same:
-            return _owner(place.owner, tensors)
-        if kind is not Out and kind is not View and kind is not Alias:
-            return place
-        t = made.get(id(place))
-        if t is None:
-            t = made[id(place)] = (_out if kind is Out else _taken)(place)
+
+def _tensor(place: Any, program: Program, outputs: list[Any], tensors: list[Tensor], made: Any) -> Any:
+    """What is in one place of the result."""
+    kind = type(place)
+    if kind is Same:
+        return _owner(place.owner, tensors)
+    if kind not in _PLACES:
+        return place
+    t = made.get(id(place))
+    if t is not None:
         return t
-
-    def _out(place: Out) -> Tensor:
+    if kind is Out:
         t = wrap(outputs[place.index])
         if place.dead:
             t._node = program.dead
@@ -1065,57 +1116,47 @@ def results(program: Program, outputs: list[Any], values: list[Any], tensors: li
         if place.inference:
             t._inference = True
         if place.grad is not None:
-            t.grad = tensor(place.grad)
-        return t
-
-    def _taken(place: Any) -> Tensor:
-        if type(place) is View:
-            t = tensor(place.base)
-            for op, options in place.steps:
-                t = apply(op, (t,), options)
-            return t
-        source = type(place.base) is Source
-        base = None if source else tensor(place.base)
-        t = wrap(follow(place.path, _array_of(place.base, tensors) if base is None else base.array))
+            t.grad = _tensor(place.grad, program, outputs, tensors, made)
+    elif kind is View:
+        t = _tensor(place.base, program, outputs, tensors, made)
+        for op, options in place.steps:
+            t = apply(op, (t,), options)
+    elif type(place.base) is Source:
+        t = wrap(follow(place.path, _array_of(place.base, tensors)))
         if place.counted:
-            if base is None:
-                base = _owner(place.base.owner, tensors) if place.base.kind == "tensor" else tensors[place.base.key]
+            t._cell = _counter(place.base, tensors)
+        t._cut_view = place.cut
+    else:
+        base = _tensor(place.base, program, outputs, tensors, made)
+        t = wrap(follow(place.path, base.array))
+        if place.counted:
             t._cell = base._cell
         t._cut_view = place.cut
-        return t
+    made[id(place)] = t
+    return t
 
-    if program.backward is not None:
-        _connect(program, program.backward, outputs, tensors, [tensor(p) for p in program.differentiable], tensor)
-    result = tensor(template) if type(template) in _PLACES else mapped(tensor, template)
-    for owner, place in program.other_grads:
-        _owner(owner, tensors).__dict__["grad"] = tensor(place)
-    for module, training in program.modes:
-        module.training = training
-    for owner, leaf in program.leaves:
-        _owner(owner, tensors)._leaf = leaf
-    return result
+
+def _counter(s: Source, tensors: list[Tensor]) -> list[int]:
+    """The version counter of an input."""
+    if s.kind == "argument":
+        return tensors[s.key]._cell
+    return s.owner._cell if s.kind == "tensor" else _owner(s.owner, tensors).__dict__["grad"]._cell
 
 
 _PLACES = (Out, Same, View, Alias)
 
 
 def _connect(
-    program: Program, backward: Backward, outputs: list[Any], tensors: list[Tensor], made: list[Tensor],
-    tensor: Any,
-) -> None:  # fmt: skip
+    program: Program, backward: Backward, outputs: list[Any], tensors: list[Tensor], made: dict[int, Tensor]
+) -> None:
     """Give results the graph of one node: the recorded backward pass."""
+    roots = [_tensor(p, program, outputs, tensors, made) for p in program.differentiable]
     edges = [_owner(o, tensors)._edge() for o in backward.leaves]
     kept = tuple([np.asarray(x) if isinstance(x := outputs[i], np.generic) else x for i in backward.saved])
-    cells = []
-    for c in backward.counters:
-        if type(c) is Out:
-            cells.append(tensor(c)._cell)
-        elif c.kind == "argument":
-            cells.append(tensors[c.key]._cell)
-        elif c.kind == "tensor":
-            cells.append(c.owner._cell)
-        else:
-            cells.append(_owner(c.owner, tensors).__dict__["grad"]._cell)
-    node = ProgramNode(backward, kept, edges, made, tuple(cells))
-    for i, t in enumerate(made):
+    cells = [
+        _tensor(c, program, outputs, tensors, made)._cell if type(c) is Out else _counter(c, tensors)
+        for c in backward.counters
+    ]  # fmt: skip
+    node = ProgramNode(backward, kept, edges, roots, tuple(cells))
+    for i, t in enumerate(roots):
         t._node = Pick(node, i)

@@ -7,6 +7,7 @@ from typing import Any
 
 from kilograd import dtypes
 from kilograd import functions as fn
+from kilograd.kernels.kernel import number
 from kilograd.nn import functional as F
 from kilograd.nn import init
 from kilograd.nn.lazy import LazyModule
@@ -114,7 +115,7 @@ class _BatchNorm(_Statistics):
                 seen.array += 1
                 seen._cell[0] += 1
                 if momentum is None:  # the plain average of all batches
-                    momentum = 1.0 / seen.item()
+                    momentum = 1.0 / number(seen.array)
         elif training:
             mean = var = None
         return F.batch_norm(

@@ -64,8 +64,8 @@ def vector(signature: str, *, sums: bool = False) -> Callable[[Callable[..., Any
 
 # Channels of a tile -> vectors of positions (forward), and taps (weight gradient): for 32 registers
 # or for 16. The tiles of several channels keep many sums going at once, or the adder waits.
-_WIDE = {8: (3, 3), 4: (5, 6), 2: (6, 9), 1: (8, 9)}
-_NARROW = {8: (1, 1), 4: (2, 2), 2: (4, 4), 1: (6, 4)}
+_WIDE = {8: (3, 3), 2: (6, 9), 1: (8, 9)}
+_NARROW = {8: (1, 1), 2: (4, 4), 1: (6, 4)}
 VECTOR = 16  # elements that rows may be read beyond their end, at most
 
 
@@ -124,7 +124,9 @@ def vector_functions() -> dict[str, Any]:
         def spread(self, pointer: Any, k: int = 0) -> Any:
             """The k-th element in every lane."""
             x = self.b.load(self.b.gep(pointer, [i64(k)]) if k else pointer, align=self.size)
-            one = self.b.insert_element(ir.Constant(self.vector, ir.Undefined), x, ir.IntType(32)(0))
+            one = self.b.insert_element(
+                ir.Constant(self.vector, ir.Undefined), x, ir.IntType(32)(0)
+            )
             lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
             return self.b.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), lanes)
 
@@ -159,14 +161,48 @@ def vector_functions() -> dict[str, Any]:
             fn = self.declared(f"fma.{self.name}", self.vector, [self.vector] * 3)
             return self.b.call(fn, [x, y, z])
 
+        def mask(self, count: Any, every: int = 1) -> Any:
+            """The lanes below a number (and of those, every so many)."""
+            word = ir.IntType(32)
+            numbers = ir.VectorType(word, self.lanes)
+            count = self.b.trunc(count, word)
+            one = self.b.insert_element(ir.Constant(numbers, ir.Undefined), count, word(0))
+            limit = self.b.shuffle_vector(
+                one, ir.Constant(numbers, ir.Undefined), ir.Constant(numbers, [0] * self.lanes)
+            )
+            lanes = [i if i % every == 0 else 1 << 30 for i in range(self.lanes)]
+            return self.b.icmp_signed("<", ir.Constant(numbers, lanes), limit)
+
+        def load_masked(self, pointer: Any, mask: Any) -> Any:
+            word, places = ir.IntType(32), self.vector.as_pointer()
+            fn = self.declared(
+                f"masked.load.{self.name}.p0", self.vector, [places, word, mask.type, self.vector]
+            )
+            zero = ir.Constant(self.vector, [0.0] * self.lanes)
+            near = self.b.bitcast(pointer, places)
+            return self.b.call(fn, [near, word(self.size), mask, zero])
+
+        def store_masked(self, value: Any, pointer: Any, mask: Any) -> None:
+            word, places = ir.IntType(32), self.vector.as_pointer()
+            fn = self.declared(
+                f"masked.store.{self.name}.p0",
+                ir.VoidType(),
+                [self.vector, places, word, mask.type],
+            )
+            self.b.call(fn, [value, self.b.bitcast(pointer, places), word(self.size), mask])
+
+        def shuffle(self, x: Any, y: Any, lanes: list[int]) -> Any:
+            return self.b.shuffle_vector(
+                x, y, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), lanes)
+            )
+
         def halves(self, x: Any, y: Any, distance: int) -> Any:
             """Sums of lanes ``distance`` apart: x's, then y's, in every group of 2 * distance lanes."""
             groups = range(0, self.lanes, 2 * distance)
             low = [at + i + k for at in groups for k in (0, self.lanes) for i in range(distance)]
-            numbers = ir.VectorType(ir.IntType(32), self.lanes)
-            near = self.b.shuffle_vector(x, y, ir.Constant(numbers, low))
-            far = self.b.shuffle_vector(x, y, ir.Constant(numbers, [i + distance for i in low]))
-            return self.b.fadd(near, far)
+            return self.b.fadd(
+                self.shuffle(x, y, low), self.shuffle(x, y, [i + distance for i in low])
+            )
 
         def store_sums(self, vectors: list, pointer: Any) -> None:
             """Write the sums of many vectors' lanes: a tree that halves them all at once."""
@@ -184,7 +220,9 @@ def vector_functions() -> dict[str, Any]:
 
     def make_tile(channels: int, vectors: int) -> Any:
         @intrinsic
-        def tile(typing_context, acc, acc_at, pitch, buf, buf_at, shifts, shifts_at, w, w_at, count):  # type: ignore[no-untyped-def]
+        def tile(
+            typing_context, acc, acc_at, pitch, buf, buf_at, shifts, shifts_at, w, w_at, count
+        ):  # type: ignore[no-untyped-def]
             """acc[o, v] = w[0, o] + sum over t of w[1 + t, o] * buf[shifts[t] + v]."""
 
             def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
@@ -218,7 +256,9 @@ def vector_functions() -> dict[str, Any]:
 
     def make_dots(channels: int, taps: int) -> Any:
         @intrinsic
-        def dots(typing_context, sums, sums_at, g, g_at, pitch, buf, buf_at, shifts, shifts_at, count):  # type: ignore[no-untyped-def]
+        def dots(
+            typing_context, sums, sums_at, g, g_at, pitch, buf, buf_at, shifts, shifts_at, count
+        ):  # type: ignore[no-untyped-def]
             """sums[o, t] = sum over p of g[o, p] * buf[shifts[t] + p]."""
 
             def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
@@ -227,9 +267,7 @@ def vector_functions() -> dict[str, Any]:
                 for _ in range(channels - 1):
                     rows.append(on.at(rows[-1], a[4]))
                 source, shift, result = on.at(a[5], a[6]), on.at(a[7], a[8]), on.at(a[0], a[1])
-                places = [
-                    on.at(source, builder.load(on.at(shift, i64(t)))) for t in range(taps)
-                ]
+                places = [on.at(source, builder.load(on.at(shift, i64(t)))) for t in range(taps)]
                 zero = ir.Constant(on.vector, [0.0] * on.lanes)
 
                 def body(p: Any, total: list) -> list:
@@ -257,7 +295,6 @@ def vector_functions() -> dict[str, Any]:
         def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
             on = Body(builder, y)
             target, source = on.at(a[0], a[1]), on.at(a[2], a[3])
-            word, bit = ir.IntType(32), ir.IntType(1)
             whole = builder.and_(a[4], i64(-on.lanes))
 
             def body(i: Any, sums: list) -> list:
@@ -265,26 +302,58 @@ def vector_functions() -> dict[str, Any]:
                 return sums
 
             on.loop(whole, on.lanes, [], body)
-            rest = builder.trunc(builder.sub(a[4], whole), word)
-            numbers = ir.VectorType(word, on.lanes)
-            with builder.if_then(builder.icmp_signed(">", rest, word(0))):
-                one = builder.insert_element(ir.Constant(numbers, ir.Undefined), rest, word(0))
-                limit = builder.shuffle_vector(
-                    one, ir.Constant(numbers, ir.Undefined), ir.Constant(numbers, [0] * on.lanes)
-                )
-                mask = builder.icmp_signed("<", ir.Constant(numbers, list(range(on.lanes))), limit)
-                masks, places = ir.VectorType(bit, on.lanes), on.vector.as_pointer()
-                load = on.declared(
-                    f"masked.load.{on.name}.p0", on.vector, [places, word, masks, on.vector]
-                )
-                store = on.declared(
-                    f"masked.store.{on.name}.p0", ir.VoidType(), [on.vector, places, word, masks]
-                )
-                zero = ir.Constant(on.vector, [0.0] * on.lanes)
-                near = builder.bitcast(on.at(source, whole), places)
-                value = builder.call(load, [near, word(on.size), mask, zero])
-                far = builder.bitcast(on.at(target, whole), places)
-                builder.call(store, [value, far, word(on.size), mask])
+            rest = builder.sub(a[4], whole)
+            with builder.if_then(builder.icmp_signed(">", rest, i64(0))):
+                mask = on.mask(rest)
+                value = on.load_masked(on.at(source, whole), mask)
+                on.store_masked(value, on.at(target, whole), mask)
+            return context.get_dummy_value()
+
+        return nt.none(y, nt.int64, x, nt.int64, nt.int64), generate
+
+    def pairs(typing_context, y, y_at, x, x_at, n):  # type: ignore[no-untyped-def]
+        """y[:n] = x[: 2 * n : 2], with nothing read behind the last."""
+
+        def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+            on = Body(builder, y)
+            target, source = on.at(a[0], a[1]), on.at(a[2], a[3])
+
+            def body(i: Any, sums: list) -> list:
+                left = builder.sub(a[4], i)
+                begin = on.at(source, builder.add(i, i))
+                reach = builder.sub(builder.add(left, left), i64(1))
+                low = on.load_masked(begin, on.mask(reach))
+                high = on.mask(builder.sub(reach, i64(on.lanes)))
+                high = on.load_masked(on.at(begin, i64(on.lanes)), high)
+                even = on.shuffle(low, high, list(range(0, 2 * on.lanes, 2)))
+                on.store_masked(even, on.at(target, i), on.mask(left))
+                return sums
+
+            on.loop(a[4], on.lanes, [], body)
+            return context.get_dummy_value()
+
+        return nt.none(y, nt.int64, x, nt.int64, nt.int64), generate
+
+    def apart(typing_context, y, y_at, x, x_at, n):  # type: ignore[no-untyped-def]
+        """y[: 2 * n : 2] = x[:n]; what lies between stays."""
+
+        def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+            on = Body(builder, y)
+            target, source = on.at(a[0], a[1]), on.at(a[2], a[3])
+
+            def body(i: Any, sums: list) -> list:
+                left = builder.sub(a[4], i)
+                value = on.load_masked(on.at(source, i), on.mask(left))
+                begin = on.at(target, builder.add(i, i))
+                reach = builder.add(left, left)
+                for k in range(2):
+                    lanes = [(j + k * on.lanes) // 2 for j in range(on.lanes)]
+                    mask = on.mask(builder.sub(reach, i64(k * on.lanes)), every=2)
+                    place = on.at(begin, i64(k * on.lanes))
+                    on.store_masked(on.shuffle(value, value, lanes), place, mask)
+                return sums
+
+            on.loop(a[4], on.lanes, [], body)
             return context.get_dummy_value()
 
         return nt.none(y, nt.int64, x, nt.int64, nt.int64), generate
@@ -300,7 +369,10 @@ def vector_functions() -> dict[str, Any]:
 
         return nt.int64(pointer), generate
 
-    made: dict[str, Any] = {"copy_row": copy_row, "skip": skip}
+    made: dict[str, Any] = {
+        "copy_row": copy_row, "take_pairs": intrinsic(pairs), "put_pairs": intrinsic(apart),
+        "skip": skip,
+    }  # fmt: skip
     for channels, (vectors, taps) in tiles.items():
         made[f"tile{channels}"] = make_tile(channels, vectors)
         made[f"dots{channels}"] = make_dots(channels, taps)
@@ -309,8 +381,8 @@ def vector_functions() -> dict[str, Any]:
 
 
 tile8: Any = None  # these are set when a kernel that uses them is compiled
-tile4 = tile2 = tile1 = dots8 = dots4 = dots2 = dots1 = copy_row = skip = tile8
-V8 = V4 = V2 = V1 = K8 = K4 = K2 = K1 = 0
+tile2 = tile1 = dots8 = dots2 = dots1 = copy_row = take_pairs = put_pairs = skip = tile8
+V8 = V2 = V1 = K8 = K2 = K1 = 0
 
 
 # --- inside a kernel ------------------------------------------------------------------------------
@@ -353,8 +425,7 @@ def fill(
                     elif sw == 1:
                         copy_row(buf, y_at, x, x_at, n)
                     elif sw == 2:
-                        for j in range(n):
-                            buf[y_at + j] = x[x_at + 2 * j]
+                        take_pairs(buf, y_at, x, x_at, n)
                     else:
                         for j in range(n):
                             buf[y_at + j] = x[x_at + sw * j]
@@ -412,12 +483,12 @@ def pack(
                 start, stop = share(total, part, parts)
                 for t in range(start, stop):
                     g, o = t // Ct, t % Ct
-                    # o is in a tile of 8, or of 4, 2, 1 for what is left
+                    # o is in a tile of 8 channels, or of 2 or 1 for what is left.
                     begin, size = o // 8 * 8, 8
-                    while begin + size > Ct or o >= begin + size:
-                        if o >= begin + size:
-                            begin += size
-                        size //= 2
+                    if begin + 8 > Ct:
+                        begin, size = o // 2 * 2, 2
+                        if begin + 2 > Ct:
+                            begin, size = o, 1
                     row = packed_at(first + q, total, g * Ct + begin, count) + o - begin
                     if k == 0:
                         packed[row] = bias[t] if biased == 1 else T(0)
@@ -496,22 +567,50 @@ def correlate(
                     if Ct - o >= 8:
                         width = 8
                         while p < positions:
-                            tile8(acc, sums + p, length, buf, source + p, taps, shifts, packed, w_at, count)
+                            tile8(
+                                acc,
+                                sums + p,
+                                length,
+                                buf,
+                                source + p,
+                                taps,
+                                shifts,
+                                packed,
+                                w_at,
+                                count,
+                            )
                             p += V8 * lanes
-                    elif Ct - o >= 4:
-                        width = 4
-                        while p < positions:
-                            tile4(acc, sums + p, length, buf, source + p, taps, shifts, packed, w_at, count)
-                            p += V4 * lanes
                     elif Ct - o >= 2:
                         width = 2
                         while p < positions:
-                            tile2(acc, sums + p, length, buf, source + p, taps, shifts, packed, w_at, count)
+                            tile2(
+                                acc,
+                                sums + p,
+                                length,
+                                buf,
+                                source + p,
+                                taps,
+                                shifts,
+                                packed,
+                                w_at,
+                                count,
+                            )
                             p += V2 * lanes
                     else:
                         width = 1
                         while p < positions:
-                            tile1(acc, sums + p, length, buf, source + p, taps, shifts, packed, w_at, count)
+                            tile1(
+                                acc,
+                                sums + p,
+                                length,
+                                buf,
+                                source + p,
+                                taps,
+                                shifts,
+                                packed,
+                                w_at,
+                                count,
+                            )
                             p += V1 * lanes
                     for k in range(width):
                         for i in range(m):
@@ -524,8 +623,7 @@ def correlate(
                                 if uw == 1:
                                     copy_row(y, b, acc, a, n)
                                 elif uw == 2:
-                                    for j in range(n):
-                                        y[b + 2 * j] = acc[a + j]
+                                    put_pairs(y, b, acc, a, n)
                                 else:
                                     for j in range(n):
                                         y[b + uw * j] = acc[a + j]
@@ -535,7 +633,9 @@ def correlate(
 # --- the weight gradient --------------------------------------------------------------------------
 
 
-@native("i64* taps, i64 Cs, i64 C, i64 kh, i64 kw, i64 sh, i64 sw, i64 dh, i64 dw, i64 fh, i64 fw, i64 pitch, i64 pw, i64 extra")
+@native(
+    "i64* taps, i64 Cs, i64 C, i64 kh, i64 kw, i64 sh, i64 sw, i64 dh, i64 dw, i64 fh, i64 fw, i64 pitch, i64 pw, i64 extra"
+)
 def shifts_of(taps, Cs, C, kh, kw, sh, sw, dh, dw, fh, fw, pitch, pw, extra):
     """The shifts of all taps, in the order of w's elements; the last one again ``extra`` times."""
     at = 0
@@ -570,13 +670,18 @@ def weight_grad(
     parts = min(parts, most)
     if part == 0:
         used[0] = parts
-    C, O, taps_of_group = G * Cs, G * Og, Cs * K
-    at, at_g, at_total, at_sums = part * size, skip(rows_of_g) + part * O * length, part * O * Cs * K, part * 32
+    C, outputs, taps_of_group = G * Cs, G * Og, Cs * K
+    at, at_g, at_total, at_sums = (
+        part * size,
+        skip(rows_of_g) + part * outputs * length,
+        part * outputs * Cs * K,
+        part * 32,
+    )
     for i in range(size):
         buf[at + i] = T(0)
-    for i in range(O * length):
+    for i in range(outputs * length):
         rows_of_g[at_g + i] = T(0)
-    for i in range(O * taps_of_group):
+    for i in range(outputs * taps_of_group):
         total[at_total + i] = T(0)
     unit, stop = share(N * B, part, parts)
     while unit < stop:
@@ -591,12 +696,12 @@ def weight_grad(
             lh, lw, ph, pw,
         )  # fmt: skip
         positions = (m - 1) * ph * pw + (rows - 1) * pw + OW
-        for o in range(O):
+        for o in range(outputs):
             for i in range(m):
                 for r in range(rows):
                     copy_row(
                         rows_of_g, at_g + o * length + (i * ph + r) * pw,
-                        g, (((image + i) * O + o) * OH + row + r) * OW, OW,
+                        g, (((image + i) * outputs + o) * OH + row + r) * OW, OW,
                     )  # fmt: skip
             # An earlier, longer panel may have left numbers where the last vector ends.
             for i in range(lanes):
@@ -606,21 +711,24 @@ def weight_grad(
             o = 0
             while o < Og:
                 g_at = at_g + (group * Og + o) * length
-                width = 8 if Og - o >= 8 else 4 if Og - o >= 4 else 2 if Og - o >= 2 else 1
+                width = 8 if Og - o >= 8 else 2 if Og - o >= 2 else 1
                 t = 0
                 while t < taps_of_group:
                     if width == 8:
                         step = K8
-                        dots8(sums, at_sums, rows_of_g, g_at, length, buf, source, taps, t, positions)
-                    elif width == 4:
-                        step = K4
-                        dots4(sums, at_sums, rows_of_g, g_at, length, buf, source, taps, t, positions)
+                        dots8(
+                            sums, at_sums, rows_of_g, g_at, length, buf, source, taps, t, positions
+                        )
                     elif width == 2:
                         step = K2
-                        dots2(sums, at_sums, rows_of_g, g_at, length, buf, source, taps, t, positions)
+                        dots2(
+                            sums, at_sums, rows_of_g, g_at, length, buf, source, taps, t, positions
+                        )
                     else:
                         step = K1
-                        dots1(sums, at_sums, rows_of_g, g_at, length, buf, source, taps, t, positions)
+                        dots1(
+                            sums, at_sums, rows_of_g, g_at, length, buf, source, taps, t, positions
+                        )
                     here = min(step, taps_of_group - t)
                     for k in range(width):
                         to = at_total + (group * Og + o + k) * taps_of_group + t
@@ -660,9 +768,7 @@ def pointwise(x, w, bias, y, biased, N, G, Cs, Ct, area, back, part, parts):
         )  # fmt: skip
 
 
-@native(
-    "T* g, T* x, T* total, i64* used, i64 N, i64 G, i64 Cs, i64 Ct, i64 area, i64 most"
-)
+@native("T* g, T* x, T* total, i64* used, i64 N, i64 G, i64 Cs, i64 Ct, i64 area, i64 most")
 def pointwise_weight(g, x, total, used, N, G, Cs, Ct, area, most, part, parts):
     """total[part] (G, Ct, Cs) = g (N, G, Ct, area) times x (N, G, Cs, area), over this part's images."""
     if part >= most:
@@ -747,9 +853,7 @@ class Panels(NamedTuple):
 def _panels(N: int, channels: int, tall: Side, wide: Side, step: int) -> Panels:
     """Panels of ``channels`` channels; ``step``: a multiple of all tiles that will be used."""
     area = tall.pitch * wide.pitch
-    rows = max(
-        min(PANEL // (channels * wide.pitch) - tall.j, POSITIONS // wide.pitch), 4, tall.j
-    )
+    rows = max(min(PANEL // (channels * wide.pitch) - tall.j, POSITIONS // wide.pitch), 4, tall.j)
     if area * channels <= PANEL or rows >= tall.Q:
         bands, rows = 1, tall.Q
         images = _clip(min(PANEL // (channels * area), POSITIONS // area), 1, N)
@@ -774,7 +878,7 @@ def _panels(N: int, channels: int, tall: Side, wide: Side, step: int) -> Panels:
 def _step(channels: int, lanes: int, which: int) -> int:
     """The least common multiple of the positions of the tiles that so many channels take."""
     tiles = _WIDE if _machine()[1] else _NARROW
-    used = [k for k in tiles if (channels >= 8 if k == 8 else channels & k)]
+    used = [8] * (channels >= 8) + [2] * (channels % 8 > 1) + [1] * (channels % 2)
     return math.lcm(*(tiles[k][which] for k in used)) * lanes
 
 
@@ -785,7 +889,7 @@ class _Shape(NamedTuple):
     C: int
     H: int
     W: int
-    O: int
+    outputs: int
     OH: int
     OW: int
     kernel: tuple[int, int]
@@ -810,7 +914,7 @@ class _Shape(NamedTuple):
     @property
     def work(self) -> int:
         per = self.C // self.groups * math.prod(self.kernel)
-        return self.N * self.O * self.OH * self.OW * per // 8
+        return self.N * self.outputs * self.OH * self.OW * per // 8
 
 
 def _shape(
@@ -842,7 +946,7 @@ def _correlate(
     """Plan y = x correlated with w (forward), or x spread by w (back)."""
     dtype, G, K = np.dtype(x.dtype), shape.groups, math.prod(shape.kernel)
     lanes = _machine()[0] // dtype.itemsize
-    Cs, Ct = shape.C // G, shape.O // G
+    Cs, Ct = shape.C // G, shape.outputs // G
     of_source, of_target, of_group = K, Cs * K, Ct * Cs * K
     source, target = (shape.H, shape.W), (shape.OH, shape.OW)
     if back:
@@ -880,11 +984,11 @@ def conv_forward(
     x, w = plan.as_contiguous(x), plan.as_contiguous(w)
     bias = None if bias is None else plan.as_contiguous(bias)
     out = (shape.OH, shape.OW)[4 - x.ndim :]
-    y = plan.empty((shape.N, shape.O, *out), x.dtype)
+    y = plan.empty((shape.N, shape.outputs, *out), x.dtype)
     if shape.plain:
         plan.call(
             pointwise, x, w, bias, y, int(bias is not None), shape.N, groups, shape.C // groups,
-            shape.O // groups, shape.H * shape.W, 0, dtype=x.dtype, work=shape.work,
+            shape.outputs // groups, shape.H * shape.W, 0, dtype=x.dtype, work=shape.work,
         )  # fmt: skip
     else:
         _correlate(plan, x, w, bias, y, shape, *shape.sides(_forward_side), back=0)
@@ -904,7 +1008,7 @@ def conv_input_grad(
     y = plan.empty(tuple(x_shape), g.dtype)
     if shape.plain:
         plan.call(
-            pointwise, g, w, None, y, 0, shape.N, groups, shape.O // groups, shape.C // groups,
+            pointwise, g, w, None, y, 0, shape.N, groups, shape.outputs // groups, shape.C // groups,
             shape.H * shape.W, 1, dtype=g.dtype, work=shape.work,
         )  # fmt: skip
     else:
@@ -923,10 +1027,10 @@ def conv_weight_grad(
         return NotImplemented
     g, x = plan.as_contiguous(g), plan.as_contiguous(x)
     dtype, G = np.dtype(x.dtype), groups
-    Cs, Og, K = shape.C // G, shape.O // G, math.prod(shape.kernel)
+    Cs, Og, K = shape.C // G, shape.outputs // G, math.prod(shape.kernel)
     y = plan.empty(tuple(w_shape), dtype)
     used = plan.empty((1,), np.int64)
-    total = plan.empty((MOST, shape.O * Cs * K), dtype)
+    total = plan.empty((MOST, shape.outputs * Cs * K), dtype)
     if shape.plain:
         plan.call(
             pointwise_weight, g, x, total, used, shape.N, G, Cs, Og, shape.H * shape.W, MOST,
@@ -940,7 +1044,7 @@ def conv_weight_grad(
         length = -(-cut.length // VECTOR) * VECTOR + VECTOR
         taps = plan.empty((Cs * K + extra,), np.int64)
         buf = plan.empty((MOST, cut.size), dtype)
-        rows_of_g = plan.empty((MOST * shape.O * length + VECTOR,), dtype)
+        rows_of_g = plan.empty((MOST * shape.outputs * length + VECTOR,), dtype)
         sums = plan.empty((MOST, 32), dtype)
         plan.call(
             shifts_of, taps, Cs, shape.C, *shape.kernel, *shape.stride, *shape.dilation, tall.f,
@@ -953,5 +1057,7 @@ def conv_weight_grad(
             cut.bands, cut.rows, tall.j, cut.size, cut.pitch, length, MOST, dtype=dtype,
             work=shape.work,
         )  # fmt: skip
-    plan.call(add_parts, total, used, y, shape.O * Cs * K, dtype=dtype, work=shape.O * Cs * K)
+    plan.call(
+        add_parts, total, used, y, shape.outputs * Cs * K, dtype=dtype, work=shape.outputs * Cs * K
+    )
     return y

@@ -303,9 +303,7 @@ def max_pool_forward(
     k, s, p, d = _two(kernel, 1), _two(stride, 1), _two(padding, 0), _two(dilation, 1)
     pairs = k == s == (2, 2) and p == (0, 0) and d == (1, 1)
     if pairs and 2 * OH <= H and 2 * OW <= W:
-        plan.call(
-            max_pool_2x2, x, y, at, planes, H, W, OH, OW, dtype=x.dtype, work=size(x.shape)
-        )
+        plan.call(max_pool_2x2, x, y, at, planes, H, W, OH, OW, dtype=x.dtype, work=size(x.shape))
     else:
         work = size(y.shape) * math.prod(kernel)
         plan.call(
