@@ -315,7 +315,7 @@ def run(
                 grads[edge] = share
                 if ours:
                     owned.add(edge)
-            elif create_graph or edge not in owned:
+            elif create_graph or edge not in owned or type(before) is not type(share):
                 grads[edge] = total = before + share
                 if not create_graph:
                     grads[edge] = np.asarray(total) if isinstance(total, np.generic) else total

@@ -213,7 +213,7 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         place += 1
     _guard_lines(guards, space, line)
     line("with lock:")
-    quick = not (native.python_steps or native.parallel or native.fallible)
+    quick = not (native.python_steps or native.parallel or native.fallible or native.generators)
     fetched: list[tuple[str, list[tuple[int, int]]]] = []  # what the table gets the addresses of
     for s in native.other_sources if not quick else ():
         patches = native.patches.get(s.var, ())

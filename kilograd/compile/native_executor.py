@@ -11,6 +11,7 @@ Parameters and optimizer state are written where they are, if whoever reads the 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -35,6 +36,7 @@ from kilograd.kernels.native import build as native_build
 from kilograd.kernels.native import matmul, team
 from kilograd.kernels.native.build import Kernel, bits
 from kilograd.kernels.native.plan import TWINS
+from kilograd.random import Generator
 
 ALIGN = 64
 WORTH_SHARING = 200_000  # elements touched in a step, from where a second thread pays
@@ -173,6 +175,7 @@ def load_twins() -> None:
     """Bring in the native forms of kernels, with the first program that may need them."""
     for name in ("attention", "conv", "indexing", "norms", "placing", "pool", "softmax", "losses"):
         importlib.import_module(f"kilograd.kernels.native.{name}")
+    importlib.import_module("kilograd.compile.twins_of_draws")
     importlib.import_module("kilograd.compile.twins_of_ops")
 
 
@@ -204,6 +207,9 @@ class NativeProgram:
 
     def __init__(self, graph: Graph, sources: Any, strides: dict[Var, tuple[int, ...]]) -> None:
         self.sources = list(sources)
+        self.generators = list(dict.fromkeys(  # those whose streams native kernels read
+            x for eq in graph.equations if eq.effect for x in eq.args if isinstance(x, Generator)
+        ))
         self._count = 0
         self._lock = threading.Lock()
         graph = with_own_outputs(expanded(graph))
@@ -705,6 +711,13 @@ class NativeProgram:
 
     def go(self) -> None:
         """Run what the table holds now."""
+        with contextlib.ExitStack() as stack:
+            for generator in self.generators:
+                stack.enter_context(generator._lock)
+                generator._untouched = False
+            self._go()
+
+    def _go(self) -> None:
         status = self.status_array
         status[0] = 0
         for part in self.stretches:

@@ -423,16 +423,18 @@ class Compiled:
                 for t, node in nodes:
                     if type(t._node) is Gate:
                         t._node = node
-        if trace.failure is not None:
-            self._give_up(kind, trace.failure)
+        why = trace.failure
+        if why is not None and not trace.again:
+            self._give_up(kind, why)
             return mapped(concrete, result)
-        assert program is not None
-        why = _side_effects(trace, names, program, result, tensors)
+        if program is not None:
+            why = _side_effects(trace, names, result)
         if why is not None:  # optimizers and lazy layers come to rest after a step or two
             self.unsettled[kind] = tries = self.unsettled.get(kind, 0) + 1
             if tries >= TRIES:
                 self._give_up(kind, why)
-            return result
+            return mapped(concrete, result)
+        assert program is not None
         _prepare(program, self.backend)
         self.recordings[kind] = self.recordings.get(kind, 0) + 1
         if len(self.programs) >= MOST_SIGNATURES and key not in self.programs:
@@ -941,7 +943,7 @@ def _guard(trace: Trace, program: Program, places: _Places) -> None:
             guards.same[i] = t
 
 
-def _side_effects(trace: Trace, names: Names, program: Program, result: Any, tensors: Any) -> str | None:
+def _side_effects(trace: Trace, names: Names, result: Any) -> str | None:
     """What the step did besides computing, which a program would not do again."""
     known: dict[int, Any] = {}
     for t in (*leaves(result), *[o.__dict__.get("grad") for o, _ in trace.grads.values()]):

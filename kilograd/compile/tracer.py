@@ -483,6 +483,7 @@ class Trace:
         self.fullgraph = fullgraph
         self.words = words or set()  # names in the user's code: which attributes matter
         self.failure: str | None = None
+        self.again = False  # whether the next call may fare better
         self.open = True
         self.counter = itertools.count()
         self.sources: list[Source] = []
@@ -509,7 +510,7 @@ class Trace:
         """Give up recording (the step goes on eagerly), or raise if that was asked for."""
         if self.failure is None:
             self.failure = f"{why}\n  at {users_line()}"
-            if self.fullgraph:
+            if self.fullgraph and not self.again:
                 raise TraceError(self.failure)
 
     def untraceable(self, what: str) -> Untraceable:
@@ -887,6 +888,8 @@ class Trace:
         if not self.recording:
             return array if not self.open else self._keep_track(t, array)
         if "array" in t.__dict__ and not isinstance(t.__dict__["array"], Tracer):
+            self.again = True  # lazy layers do it once
+            self.tracers.pop(id(t), None)
             self.fail("the memory of a tensor is exchanged (t.data = …) in a compiled function")
             return array
         if type(array) is np.ndarray:

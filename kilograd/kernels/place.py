@@ -126,6 +126,13 @@ def in_range(index: Array, n: int, message: str, wrong: type[Exception]) -> None
 
 
 @kernel
+def demand(holds: Array, message: str, wrong: type[Exception]) -> None:
+    """Raise unless all elements hold."""
+    if not holds.all():
+        raise wrong(message)
+
+
+@kernel
 def embedding(w: Array, indices: Array) -> Array:
     """Rows of w (V, D) at indices (any shape): (*indices.shape, D).
 

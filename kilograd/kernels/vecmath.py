@@ -39,6 +39,8 @@ bits_of_f32: Any = None
 f64_of_bits: Any = None
 bits_of_f64: Any = None
 horner: Any = None  # horner(x, COEFFICIENTS): c0 + c1 x + c2 x² + …
+quarters: Any = None  # quarters(exponent): one column of `quarter_table`
+quarters_rest: Any = None  # and the other
 fabs: Any = None
 sqrt: Any = None
 floor: Any = None
@@ -354,15 +356,12 @@ def quarter_table():
     return table
 
 
-QUARTER_TABLE = quarter_table()
-
-
 def turn(x):
     """x as a number of quarter turns (of which the last bits count), and the angle left over."""
     at = (bits_of_f32(x) >> 23) & 255
     w = f64(x)
-    p = w * QUARTER_TABLE[at, 0]  # exact: 24 bits times 28
-    q = w * QUARTER_TABLE[at, 1]
+    p = w * quarters(at)  # exact: 24 bits times 28
+    q = w * quarters_rest(at)
     k = rint(p + q)
     r = f32(((p - k) + q) * 1.5707963267948966)
     return i32(bits_of_f64(k + 6755399441055744.0)), x if fabs(x) < f32(0.5) else r  # -0 stays -0
@@ -620,11 +619,35 @@ def _primitives(n: Any) -> dict[str, Any]:
 
         return x(x, coefficients), generate
 
+    def constants(name: str, values: Any) -> Any:
+        """A table of float64 in the program itself: LLVM knows that no store of a loop changes it."""
+        kind = ir.ArrayType(ir.DoubleType(), len(values))
+
+        @intrinsic
+        def lookup(typing_context: Any, at: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                table = builder.module.globals.get(name)
+                if table is None:
+                    table = ir.GlobalVariable(builder.module, kind, name)
+                    table.initializer = ir.Constant(kind, values)
+                    table.global_constant = True
+                    table.linkage = "internal"
+                at = builder.gep(table, [ir.Constant(ir.IntType(64), 0), args[0]], inbounds=True)
+                value = builder.load(at)
+                value.set_metadata("invariant.load", builder.module.add_metadata([]))
+                return value
+
+            return n.types.float64(at), generate
+
+        return lookup
+
+    first, rest = quarter_table().T.tolist()
     found = {
         name: instruction(name, 1) for name in ("fabs", "sqrt", "floor", "ceil", "trunc", "rint")
     }
     return found | dict(
-        copysign=instruction("copysign", 2), horner=horner, f32=n.numba.float32,
+        copysign=instruction("copysign", 2), horner=horner,
+        quarters=constants("quarters", first), quarters_rest=constants("quarters_rest", rest), f32=n.numba.float32,
         f64=n.numba.float64, i32=n.numba.int32, f32_of_bits=n.f32_of_bits,
         bits_of_f32=n.bits_of_f32, f64_of_bits=n.f64_of_bits, bits_of_f64=n.bits_of_f64,
     )  # fmt: skip

@@ -72,7 +72,7 @@ VECTOR = 16  # elements that rows may be read beyond their end, at most
 @functools.lru_cache(maxsize=1)
 def _machine() -> tuple[int, bool]:
     """Bytes of a vector register here, and whether there are 32 of them."""
-    import llvmlite.binding as llvm
+    import llvmlite.binding as llvm  # type: ignore[import-untyped]
 
     features = llvm.get_host_cpu_features()
     if features.get("avx512f"):
@@ -85,7 +85,7 @@ def _machine() -> tuple[int, bool]:
 @functools.lru_cache(maxsize=1)
 def vector_functions() -> dict[str, Any]:
     """What Numba cannot say in a loop: tiles kept in registers, and rows moved by masked vectors."""
-    from llvmlite import ir
+    from llvmlite import ir  # type: ignore[import-untyped]
     from numba import types as nt
     from numba.core import cgutils
     from numba.extending import intrinsic
@@ -222,7 +222,7 @@ def vector_functions() -> dict[str, Any]:
         @intrinsic
         def tile(
             typing_context, acc, acc_at, pitch, buf, buf_at, shifts, shifts_at, w, w_at, count
-        ):  # type: ignore[no-untyped-def]
+        ):
             """acc[o, v] = w[0, o] + sum over t of w[1 + t, o] * buf[shifts[t] + v]."""
 
             def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
@@ -258,7 +258,7 @@ def vector_functions() -> dict[str, Any]:
         @intrinsic
         def dots(
             typing_context, sums, sums_at, g, g_at, pitch, buf, buf_at, shifts, shifts_at, count
-        ):  # type: ignore[no-untyped-def]
+        ):
             """sums[o, t] = sum over p of g[o, p] * buf[shifts[t] + p]."""
 
             def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
@@ -289,7 +289,7 @@ def vector_functions() -> dict[str, Any]:
         return dots
 
     @intrinsic
-    def copy_row(typing_context, y, y_at, x, x_at, n):  # type: ignore[no-untyped-def]
+    def copy_row(typing_context, y, y_at, x, x_at, n):
         """y[:n] = x[:n], by vectors, the last one masked."""
 
         def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
@@ -311,7 +311,7 @@ def vector_functions() -> dict[str, Any]:
 
         return nt.none(y, nt.int64, x, nt.int64, nt.int64), generate
 
-    def pairs(typing_context, y, y_at, x, x_at, n):  # type: ignore[no-untyped-def]
+    def pairs(typing_context, y, y_at, x, x_at, n):
         """y[:n] = x[: 2 * n : 2], with nothing read behind the last."""
 
         def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
@@ -334,7 +334,7 @@ def vector_functions() -> dict[str, Any]:
 
         return nt.none(y, nt.int64, x, nt.int64, nt.int64), generate
 
-    def apart(typing_context, y, y_at, x, x_at, n):  # type: ignore[no-untyped-def]
+    def apart(typing_context, y, y_at, x, x_at, n):
         """y[: 2 * n : 2] = x[:n]; what lies between stays."""
 
         def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
@@ -359,7 +359,7 @@ def vector_functions() -> dict[str, Any]:
         return nt.none(y, nt.int64, x, nt.int64, nt.int64), generate
 
     @intrinsic
-    def skip(typing_context, pointer):  # type: ignore[no-untyped-def]
+    def skip(typing_context, pointer):
         """How many elements on from a pointer a vector is aligned: a load then meets one cache line."""
 
         def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
@@ -397,7 +397,7 @@ def ceiling(a, b):
 @inline
 def fill(
     x, buf, at, pitch, C, H, W, images, image, B, row, rows, fh, fw, sh, sw, dh, dw, ah, aw,
-    lh, lw, ph, pw,
+    lh, lw, line, pw,
 ):  # fmt: skip
     """Lay images (or, if B > 1, a band of rows of one) out in the grid: one copy per phase.
 
@@ -417,7 +417,7 @@ def fill(
             plane = at + (f * C + c) * pitch + left
             for m in range(images):
                 for i in range(first, last):
-                    y_at = plane + (m * ph + i - (row if B > 1 else 0)) * pw
+                    y_at = plane + (i - (row if B > 1 else 0)) * line + m * pw
                     x_at = (((image + m) * C + c) * H + sh * i + rh - ah) * W + sw * left + rw - aw
                     if i < top or i >= bottom:
                         for j in range(n):
@@ -437,11 +437,11 @@ def fill(
 @native(
     "T* w, T* bias, T* packed, i64* taps, i64 biased, i64 G, i64 Cs, i64 Ct, i64 of_group, "
     "i64 of_source, i64 of_target, i64 kh, i64 kw, i64 qh, i64 qw, i64 sh, i64 sw, i64 dh, i64 dw, "
-    "i64 back, i64 jh, i64 jw, i64 fh, i64 fw, i64 pitch, i64 pw"
+    "i64 back, i64 jh, i64 jw, i64 fh, i64 fw, i64 pitch, i64 line"
 )
 def pack(
     w, bias, packed, taps, biased, G, Cs, Ct, of_group, of_source, of_target, kh, kw, qh, qw, sh,
-    sw, dh, dw, back, jh, jw, fh, fw, pitch, pw, part, parts,
+    sw, dh, dw, back, jh, jw, fh, fw, pitch, line, part, parts,
 ):  # fmt: skip
     """The weights as tiles read them, and where each tap finds its positions in the grid.
 
@@ -470,10 +470,10 @@ def pack(
                 if back == 1:
                     if i * dh % sh != rh or j * dw % sw != rw:
                         continue
-                    phase, shift = 0, (jh - i * dh // sh) * pw + jw - j * dw // sw
+                    phase, shift = 0, (jh - i * dh // sh) * line + jw - j * dw // sw
                 else:
                     phase = (i % fh) * fw + j % fw
-                    shift = (i * dh // sh) * pw + j * dw // sw
+                    shift = (i * dh // sh) * line + j * dw // sw
                 taken = count // Cs
                 if part == 0:
                     for c in range(Cs):
@@ -514,12 +514,12 @@ def packed_at(before, total, channel, count):
 @vector(
     "T* x, T* y, T* packed, i64* taps, T* buf, T* acc, i64 lanes, i64 N, i64 G, i64 Cs, i64 H, "
     "i64 W, i64 Ct, i64 OH, i64 OW, i64 fh, i64 fw, i64 sh, i64 sw, i64 dh, i64 dw, i64 ah, i64 aw, "
-    "i64 lh, i64 lw, i64 ph, i64 pw, i64 Qh, i64 Qw, i64 M, i64 B, i64 R, i64 jh, i64 size, "
+    "i64 lh, i64 lw, i64 line, i64 pw, i64 Qh, i64 Qw, i64 M, i64 B, i64 R, i64 jh, i64 size, "
     "i64 pitch, i64 length, i64 uh, i64 uw, i64 zh, i64 zw, i64 eh, i64 ew, i64 most"
 )
 def correlate(
     x, y, packed, taps, buf, acc, lanes, N, G, Cs, H, W, Ct, OH, OW, fh, fw, sh, sw, dh, dw, ah, aw,
-    lh, lw, ph, pw, Qh, Qw, M, B, R, jh, size, pitch, length, uh, uw, zh, zw, eh, ew, most, part,
+    lh, lw, line, pw, Qh, Qw, M, B, R, jh, size, pitch, length, uh, uw, zh, zw, eh, ew, most, part,
     parts,
 ):  # fmt: skip
     """y (N, G * Ct, OH, OW) from x (N, G * Cs, H, W): every tap's weight times x at its shift.
@@ -544,9 +544,9 @@ def correlate(
         unit += m
         fill(
             x, buf, at, pitch, G * Cs, H, W, m, image, B, row, rows + jh, fh, fw, sh, sw, dh, dw,
-            ah, aw, lh, lw, ph, pw,
+            ah, aw, lh, lw, line, pw,
         )  # fmt: skip
-        positions = (m - 1) * ph * pw + (rows - 1) * pw + Qw
+        positions = (rows - 1) * line + (m - 1) * pw + Qw
         for q in range(uh * uw):
             rh, rw = q // uw, q % uw
             # what of this phase is in y, and in this band
@@ -615,10 +615,10 @@ def correlate(
                     for k in range(width):
                         for i in range(m):
                             plane = ((image + i) * G * Ct + g * Ct + o + k) * OH
-                            from_row = sums + k * length + (i * ph - row) * pw + left
+                            from_row = sums + k * length + i * pw - row * line + left
                             to = uw * (left + zw) + rw - ew
                             for r in range(top, bottom):
-                                a = from_row + r * pw
+                                a = from_row + r * line
                                 b = (plane + uh * (r + zh) + rh - eh) * OW + to
                                 if uw == 1:
                                     copy_row(y, b, acc, a, n)
@@ -634,16 +634,16 @@ def correlate(
 
 
 @native(
-    "i64* taps, i64 Cs, i64 C, i64 kh, i64 kw, i64 sh, i64 sw, i64 dh, i64 dw, i64 fh, i64 fw, i64 pitch, i64 pw, i64 extra"
+    "i64* taps, i64 Cs, i64 C, i64 kh, i64 kw, i64 sh, i64 sw, i64 dh, i64 dw, i64 fh, i64 fw, i64 pitch, i64 line, i64 extra"
 )
-def shifts_of(taps, Cs, C, kh, kw, sh, sw, dh, dw, fh, fw, pitch, pw, extra):
+def shifts_of(taps, Cs, C, kh, kw, sh, sw, dh, dw, fh, fw, pitch, line, extra):
     """The shifts of all taps, in the order of w's elements; the last one again ``extra`` times."""
     at = 0
     for c in range(Cs):
         for i in range(kh):
             for j in range(kw):
                 phase = (i % fh) * fw + j % fw
-                taps[at] = (phase * C + c) * pitch + (i * dh // sh) * pw + j * dw // sw
+                taps[at] = (phase * C + c) * pitch + (i * dh // sh) * line + j * dw // sw
                 at += 1
     for _ in range(extra):
         taps[at] = taps[at - 1]
@@ -653,12 +653,12 @@ def shifts_of(taps, Cs, C, kh, kw, sh, sw, dh, dw, fh, fw, pitch, pw, extra):
 @vector(
     "T* g, T* x, T* total, i64* used, i64* taps, T* buf, T* rows_of_g, T* sums, i64 lanes, i64 N, "
     "i64 G, i64 Cs, i64 H, i64 W, i64 Og, i64 OH, i64 OW, i64 K, i64 fh, i64 fw, i64 sh, i64 sw, "
-    "i64 dh, i64 dw, i64 ah, i64 aw, i64 lh, i64 lw, i64 ph, i64 pw, i64 M, i64 B, i64 R, i64 jh, "
+    "i64 dh, i64 dw, i64 ah, i64 aw, i64 lh, i64 lw, i64 line, i64 pw, i64 M, i64 B, i64 R, i64 jh, "
     "i64 size, i64 pitch, i64 length, i64 most"
 )
 def weight_grad(
     g, x, total, used, taps, buf, rows_of_g, sums, lanes, N, G, Cs, H, W, Og, OH, OW, K, fh, fw, sh,
-    sw, dh, dw, ah, aw, lh, lw, ph, pw, M, B, R, jh, size, pitch, length, most, part, parts,
+    sw, dh, dw, ah, aw, lh, lw, line, pw, M, B, R, jh, size, pitch, length, most, part, parts,
 ):  # fmt: skip
     """total[part] (G * Og, Cs * K): products of g with x at every tap, added over this part's images.
 
@@ -693,16 +693,20 @@ def weight_grad(
         unit += m
         fill(
             x, buf, at, pitch, C, H, W, m, image, B, row, rows + jh, fh, fw, sh, sw, dh, dw, ah, aw,
-            lh, lw, ph, pw,
+            lh, lw, line, pw,
         )  # fmt: skip
-        positions = (m - 1) * ph * pw + (rows - 1) * pw + OW
+        positions = (rows - 1) * line + (m - 1) * pw + OW
         for o in range(outputs):
             for i in range(m):
                 for r in range(rows):
                     copy_row(
-                        rows_of_g, at_g + o * length + (i * ph + r) * pw,
+                        rows_of_g, at_g + o * length + r * line + i * pw,
                         g, (((image + i) * outputs + o) * OH + row + r) * OW, OW,
                     )  # fmt: skip
+            for i in range(m, M):  # images of an earlier panel
+                for r in range(rows):
+                    for j in range(OW):
+                        rows_of_g[at_g + o * length + r * line + i * pw + j] = T(0)
             # An earlier, longer panel may have left numbers where the last vector ends.
             for i in range(lanes):
                 rows_of_g[at_g + o * length + positions + i] = T(0)
@@ -845,6 +849,7 @@ class Panels(NamedTuple):
     images: int  # of a panel,
     bands: int  # or bands of an image,
     rows: int  # of so many rows of the result
+    line: int  # elements from row to row: the images of a panel lie side by side
     pitch: int  # elements of a channel in buf
     length: int  # positions of a panel, rounded up to whole tiles
     size: int  # elements of buf
@@ -852,27 +857,25 @@ class Panels(NamedTuple):
 
 def _panels(N: int, channels: int, tall: Side, wide: Side, step: int) -> Panels:
     """Panels of ``channels`` channels; ``step``: a multiple of all tiles that will be used."""
-    area = tall.pitch * wide.pitch
-    rows = max(min(PANEL // (channels * wide.pitch) - tall.j, POSITIONS // wide.pitch), 4, tall.j)
-    if area * channels <= PANEL or rows >= tall.Q:
+    one, image = wide.pitch, tall.length * wide.pitch
+    rows = max(min(PANEL // (channels * one) - tall.j, POSITIONS // one), 4, tall.j)
+    if image * channels <= PANEL or rows >= tall.Q:
         bands, rows = 1, tall.Q
-        images = _clip(min(PANEL // (channels * area), POSITIONS // area), 1, N)
-        positions = (images - 1) * area + (tall.Q - 1) * wide.pitch + wide.Q
+        most = _clip(min(PANEL // (channels * image), POSITIONS // (tall.Q * one)), 1, N)
+        # A last panel of few images would cost as much as a full one.
+        images = max((k for k in range(most // 2 + 1, most + 1) if N % k == 0), default=most)
     else:
         bands, images = -(-tall.Q // rows), 1
         rows = -(-tall.Q // bands)
         bands = -(-tall.Q // rows)
-        positions = (rows - 1) * wide.pitch + wide.Q
-    length = -(-positions // step) * step
+    line = images * one
+    length = -(-((rows - 1) * line + (images - 1) * one + wide.Q) // step) * step
     length = -(-length // VECTOR) * VECTOR
-    # The last image's grid is longer than its positions.
-    reach = max(length, (images - 1) * area + (rows - 1) * wide.pitch + wide.Q)
-    pitch = reach + tall.j * wide.pitch + wide.j
-    pitch = max(pitch, (images - 1) * area + (rows + tall.j) * wide.pitch + VECTOR)
+    pitch = max(length + tall.j * line + wide.j, (rows + tall.j) * line + VECTOR)
     pitch = -(-pitch // VECTOR) * VECTOR
     if pitch % 128 == 0:  # channels at such distances would share the cache's sets
         pitch += VECTOR
-    return Panels(images, bands, rows, pitch, length, channels * pitch + VECTOR)
+    return Panels(images, bands, rows, line, pitch, length, channels * pitch + VECTOR)
 
 
 def _step(channels: int, lanes: int, which: int) -> int:
@@ -933,7 +936,7 @@ def _shape(
         size, kernel, stride, dilation = (1, *size), (1, *kernel), (1, *stride), (1, *dilation)
         padding, out = ((0, 0), *padding), (1, *out)
     return _Shape(
-        x[0], x[1], *size, w[0], *out, kernel, stride, padding, dilation, groups  # type: ignore[arg-type]
+        x[0], x[1], *size, w[0], *out, kernel, stride, padding, dilation, groups  # type: ignore[call-arg,arg-type]
     )  # fmt: skip
 
 
@@ -961,12 +964,12 @@ def _correlate(
     plan.call(
         pack, w, bias, packed, taps, int(bias is not None), G, Cs, Ct, of_group, of_source,
         of_target, *shape.kernel, tall.u, wide.u, *shape.stride, *shape.dilation, back, tall.j,
-        wide.j, tall.f, wide.f, cut.pitch, wide.pitch, dtype=dtype, work=G * Cs * Ct * K,
+        wide.j, tall.f, wide.f, cut.pitch, cut.line, dtype=dtype, work=G * Cs * Ct * K,
     )  # fmt: skip
     plan.call(
         correlate, x, y, packed, taps, buf, acc, lanes, shape.N, G, Cs, *source, Ct, *target,
         tall.f, wide.f, tall.s, wide.s, tall.d, wide.d, tall.a, wide.a, tall.length, wide.length,
-        tall.pitch, wide.pitch, tall.Q, wide.Q, cut.images, cut.bands, cut.rows, tall.j, cut.size,
+        cut.line, wide.pitch, tall.Q, wide.Q, cut.images, cut.bands, cut.rows, tall.j, cut.size,
         cut.pitch, cut.length, tall.u, wide.u, tall.z, wide.z, tall.e, wide.e, MOST, dtype=dtype,
         work=shape.work,
     )  # fmt: skip
@@ -1048,12 +1051,12 @@ def conv_weight_grad(
         sums = plan.empty((MOST, 32), dtype)
         plan.call(
             shifts_of, taps, Cs, shape.C, *shape.kernel, *shape.stride, *shape.dilation, tall.f,
-            wide.f, cut.pitch, wide.pitch, extra, dtype=dtype,
+            wide.f, cut.pitch, cut.line, extra, dtype=dtype,
         )  # fmt: skip
         plan.call(
             weight_grad, g, x, total, used, taps, buf, rows_of_g, sums, lanes, shape.N, G, Cs,
             shape.H, shape.W, Og, shape.OH, shape.OW, K, tall.f, wide.f, tall.s, wide.s, tall.d,
-            wide.d, tall.a, wide.a, tall.length, wide.length, tall.pitch, wide.pitch, cut.images,
+            wide.d, tall.a, wide.a, tall.length, wide.length, cut.line, wide.pitch, cut.images,
             cut.bands, cut.rows, tall.j, cut.size, cut.pitch, length, MOST, dtype=dtype,
             work=shape.work,
         )  # fmt: skip

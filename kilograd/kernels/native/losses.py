@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.kernels import losses, place
+from kilograd.kernels import losses
 from kilograd.kernels.native.build import T, exp, log, native, share
 from kilograd.kernels.native.plan import floats, twin
 
@@ -195,21 +195,3 @@ def binary_cross_entropy(plan: Any, p: Any, t: Any) -> Any:
     loss = plan.empty(p.shape, p.dtype)
     plan.call(binary_losses, p, t, loss, plan.status(), p.size, dtype=p.dtype, work=4 * p.size)
     return loss
-
-
-@twin(place.in_range)
-def in_range(plan: Any, index: Any, n: int, message: str, wrong: Any) -> Any:
-    if index.dtype != np.int64:
-        return NotImplemented
-    index = plan.as_contiguous(index)
-    plan.call(not_below, index, plan.status(), index.size, n, dtype=np.float32, work=index.size)
-    return ()
-
-
-@native("i64* index, i64* status, i64 count, i64 n")
-def not_below(index: Any, status: Any, count: int, n: int) -> None:
-    """Set the status if an index is not in [0, n)."""
-    for i in range(count):
-        if index[i] >= n or index[i] < 0:
-            status[0] = 1
-

@@ -16,6 +16,7 @@ from kilograd.functions.calling import function
 from kilograd.nn.functional.affine import linear
 from kilograd.nn.functional.distance import pairwise_distance
 from kilograd.nn.functional.sizes import in_float32
+from kilograd.kernels.place import demand, in_range
 from kilograd.ops import activation as activation_ops
 from kilograd.ops import ctc as ctc_ops
 from kilograd.ops import elementwise as ew
@@ -177,8 +178,8 @@ def gaussian_nll_loss(
         if var < 0:
             raise ValueError("var has negative entry/entries")
         var = wrap(np.full_like(input.array, var))
-    elif (var.array < 0).any():
-        raise ValueError("var has negative entry/entries")
+    else:
+        demand(~(var.array < 0), "var has negative entry/entries", ValueError)
     a, b = tuple(input.shape), tuple(var.shape)
     if a != b:
         if a[:-1] == b:
@@ -487,12 +488,9 @@ def multi_margin_loss(
         raise ShapeError(
             f"multi_margin_loss: inconsistent weight size, expected {classes} but got {list(weight.shape)}"
         )
-    if t.size and not (t.min() >= 0 and t.max() < classes):
-        raise RuntimeError("multi_margin_loss: target out of range")
-    rows = np.arange(len(x))
-    z = input - input[(rows, t)].reshape((-1, 1)) + margin
-    wrong = np.ones(x.shape, bool)
-    wrong[rows, t] = False
+    in_range(t, classes, "multi_margin_loss: target out of range", RuntimeError)
+    z = input - input[(np.arange(len(x)), t)].reshape((-1, 1)) + margin
+    wrong = np.arange(classes) != t[:, None]
     z = where((z.array > 0) & wrong, z, 0.0)
     if p == 2:
         z = z * z
@@ -530,13 +528,10 @@ def multilabel_margin_loss(
     if single:
         input, t = input.reshape((1, -1)), t.reshape(1, -1)
     N, C = t.shape
-    if t.size and not (t.min() >= -1 and t.max() < C):
-        raise RuntimeError("multilabel_margin_loss: target out of range")
+    in_range(t + 1, C + 1, "multilabel_margin_loss: target out of range", RuntimeError)
     listed = np.logical_and.accumulate(t >= 0, axis=1)
     labels = np.where(listed, t, 0)
-    right = np.zeros((N, C), bool)
-    n, k = np.nonzero(listed)
-    right[n, t[n, k]] = True
+    right = (listed[:, :, None] & (labels[:, :, None] == np.arange(C))).any(1)
     chosen = input[(np.arange(N)[:, None], labels)].reshape((N, C, 1))
     z = 1 - chosen + input.reshape((N, 1, C))  # (N, k, j)
     counts = listed[:, :, None] & ~right[:, None, :]
@@ -717,7 +712,8 @@ def ctc_loss(
         log_probs = log_probs.reshape((x.shape[0], 1, x.shape[1]))
         x = log_probs.array
     T, N, C = x.shape
-    t = np.asarray(getattr(targets, "array", targets))
+    t = getattr(targets, "array", targets)
+    t = t if isinstance(t, np.ndarray) else np.asarray(t)
     lengths, target_lengths = (
         np.atleast_1d(np.asarray(getattr(v, "array", v))) for v in (input_lengths, target_lengths)
     )

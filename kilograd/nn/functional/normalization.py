@@ -137,7 +137,7 @@ def instance_norm(
     if running_mean is not None and running_var is not None:
         axes = tuple(range(2, x.ndim))
         n = math.prod(x.shape[2:])
-        new = (x.mean(axes).mean(0), x.var(axes, ddof=1).mean(0) if n > 1 else np.nan)
+        new = (x.mean(axes).mean(0), np.var(x, axes, ddof=1).mean(0) if n > 1 else np.nan)
         for r, value in zip((running_mean, running_var), new, strict=True):
             r.array[...] = (1 - momentum) * r.array + momentum * value
             r._cell[0] += 1

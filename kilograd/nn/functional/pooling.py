@@ -12,6 +12,7 @@ from kilograd.errors import ShapeError
 from kilograd.functions.calling import function
 from kilograd.kernels import pool as kernels
 from kilograd.nn.functional.sizes import batched, in_float32, per_dim, unbatched
+from kilograd.kernels.place import in_range
 from kilograd.ops import elementwise as ew
 from kilograd.ops import pool as ops
 from kilograd.tensor import Tensor, wrap
@@ -209,9 +210,8 @@ def _max_unpool(
             f"{name}: expected input to have non-empty channels and space, got {list(x.shape)}"
         )
     total = math.prod(size)
-    if at.size and not (at.min() >= 0 and at.max() < total):
-        bad = at.min() if at.min() < 0 else at.max()
-        raise RuntimeError(f"{name}: found an invalid max index: {bad} (output volumes are {size})")
+    message = f"{name}: found an invalid max index: {{bad}} (output volumes are {size})"
+    in_range(at, total, message, RuntimeError)
     input, added = batched(input, n, name)
     where = indices.reshape((1, *at.shape)) if added else indices
     return unbatched(ops.unpool(input, where, size=tuple(size)), added)
