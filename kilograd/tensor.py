@@ -430,8 +430,8 @@ class Tensor(Box):
         return self
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        index = as_index(index)
-        if type(index) is tuple and (parts := in_two_steps(index)) is not None:
+        at = as_index(index)
+        if type(at) is tuple and (parts := in_two_steps(at)) is not None:
             self[parts[0]][parts[1]] = value
             return
         source = value.array if isinstance(value, Tensor) else np.asarray(value)
@@ -443,10 +443,11 @@ class Tensor(Box):
         if not self.array.flags.writeable:
             self._write(self.array, "__setitem__")
         try:
-            target = self.array[index]
-            while source.ndim > target.ndim and source.shape[0] == 1:
-                source = source[0]
-            self.array[index] = source
+            if source.ndim:
+                target = self.array[at]
+                while source.ndim > target.ndim and source.shape[0] == 1:
+                    source = source[0]
+            self.array[at] = source
         except ValueError as e:
             raise ShapeError(
                 f"shape mismatch: value tensor of shape {list(source.shape)} cannot be broadcast "
@@ -454,9 +455,7 @@ class Tensor(Box):
             ) from e
         self._cell[0] += 1
         if tracked:
-            self._rebase(
-                _recorded(index_ops.index_put, self.array, (self, value), {"index": index})
-            )
+            self._rebase(_recorded(index_ops.index_put, self.array, (self, value), {"index": at}))
 
     # --- operators --------------------------------------------------------------------------
 
@@ -536,11 +535,11 @@ class Tensor(Box):
     __hash__ = object.__hash__
 
     def __getitem__(self, index: Any) -> Tensor:
-        index = as_index(index)
+        at = as_index(index)
         try:
-            if type(index) is tuple and (parts := in_two_steps(index)) is not None:
+            if type(at) is tuple and (parts := in_two_steps(at)) is not None:
                 return self[parts[0]][parts[1]]
-            return apply(index_ops.getitem, (self,), {"index": index})
+            return apply(index_ops.getitem, (self,), {"index": at})
         except IndexError as e:
             raise IndexError(
                 f"{e} (index into a tensor of shape {list(self.array.shape)})"

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
+import itertools
+import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +48,9 @@ def compiled(fn: Any, backend: str, fullgraph: bool = True) -> Any:
 # --- layers -------------------------------------------------------------------------------------
 
 CANNOT_SOMETIMES = {"CTCLoss": "lengths in a tensor decide how much of the targets counts"}
+
+
+MOST = 8  # samples of a layer, spread over all of them
 
 
 def layers(name: str, training: bool) -> Any:
@@ -83,7 +90,9 @@ def train_layer(layer: Any, args: Any, kwargs: Any, backend: str, what: Any) -> 
         if not live:
             return outs
         loss = sum((y * y).mean() if y.numel() else y.sum() for y in live)
-        inputs = kg.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True) if leaves else ()
+        inputs = (
+            kg.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True) if leaves else ()
+        )
         if optimizer is not None:
             loss.backward()
             nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
@@ -102,7 +111,8 @@ def train_layer(layer: Any, args: Any, kwargs: Any, backend: str, what: Any) -> 
 @pytest.mark.filterwarnings("ignore")
 def test_layer(name: str, training: bool, backend: str) -> None:
     assert name in INFOS
-    for what, layer, args, kwargs in layers(name, training):
+    cases = list(layers(name, training))
+    for what, layer, args, kwargs in cases[:: max(1, len(cases) // MOST)]:
         with contextlib.suppress(*(TraceError,) if name in CANNOT_SOMETIMES else ()):
             train_layer(layer, args, kwargs, backend, what)
 
@@ -187,3 +197,88 @@ def test_lbfgs_runs_eagerly_with_one_warning() -> None:
     assert len([w for w in seen if "kg.compile" in str(w.message)]) == 1
     assert losses[-1] < losses[0]
     assert not programs(step)
+
+
+# --- the networks of the benchmarks and examples --------------------------------------------------
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def benchmark(name: str) -> Any:
+    """A module of benchmarks/, which import each other by name."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def steps_of(name: str, backend: str, monkeypatch: Any) -> tuple[Any, Any]:
+    """The training step of a workload as a function of a batch, and its batches."""
+    module = benchmark("workloads")
+    found: list[Any] = []
+
+    def stepper(model: Any, criterion: Any, optimizer: Any, data: Any) -> Any:
+        def step(x: Any, y: Any) -> Any:
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            return loss
+
+        found[:] = compiled(step, backend), data
+        return step
+
+    monkeypatch.setattr(module, "stepper", stepper)
+    module.WORKLOADS[name](kg)
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [n for n in benchmark("workloads").WORKLOADS if n != "digits_gan"])
+def test_workload(name: str, backend: str, monkeypatch: Any) -> None:
+    step, data = steps_of(name, backend, monkeypatch)
+    losses = [step(*next(data)).item() for _ in range(4)]
+    assert np.isfinite(losses).all()
+    assert len(programs(step)) <= 2 and sum(p.runs for p in programs(step)) >= 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gan(backend: str) -> None:
+    def mlp(*last: Any) -> Any:
+        return nn.Sequential(nn.Linear(8, 6), nn.LeakyReLU(0.01), *last)
+
+    generator, critic = mlp(nn.Linear(6, 8)), mlp(nn.Linear(6, 1), nn.Sigmoid())
+    g_optimizer = kg.optim.Adam(generator.parameters(), lr=5e-3)
+    c_optimizer = kg.optim.Adam(critic.parameters(), lr=5e-3)
+    criterion, yes, no = nn.BCELoss(), kg.ones(10, 1), kg.zeros(10, 1)
+
+    def step(real: Any) -> Any:
+        fake = generator(kg.randn(10, 8))
+        c_optimizer.zero_grad()
+        loss = criterion(critic(real), yes) + criterion(critic(fake.detach()), no)
+        loss.backward()
+        c_optimizer.step()
+        critic.requires_grad_(False)
+        g_optimizer.zero_grad()
+        criterion(critic(fake), yes).backward()
+        g_optimizer.step()
+        critic.requires_grad_(True)
+        return loss
+
+    step = compiled(step, backend)
+    for _ in range(5):
+        step(kg.randn(10, 8))
+    assert sum(p.runs for p in programs(step)) >= 2
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", list(benchmark("compiled_workloads").WORKLOADS))
+def test_timed_network(name: str, backend: str) -> None:
+    workload = benchmark("compiled_workloads").WORKLOADS[name](kg)
+    step = compiled(workload.function, backend)
+    with workload.mode():
+        for batch in itertools.islice(itertools.cycle(workload.data), 4):
+            step(*batch)
+    assert len(programs(step)) <= 2 and sum(p.runs for p in programs(step)) >= 2

@@ -6,6 +6,7 @@ on the same values, the third on others of the same shapes.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from typing import Any
 
@@ -21,6 +22,17 @@ from tests.samples import SAMPLES, Draw, Sample
 from tests.test_registry import active, as_dtype, outputs, samples_of
 
 BACKENDS = ["numpy"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections():
+    """A recording looks for tensors that outlive it: what was there before need not be searched."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 NAMES = sorted(n for n in REGISTRY if n in SAMPLES)
 
 SHAPE_FROM_VALUES = {
@@ -54,8 +66,10 @@ def arguments(op: Op, sample: Sample, dtype: Any, scale: float = 1.0) -> list[An
 def function_of(op: Op, sample: Sample, order: int) -> Any:
     """All outputs, and (order 1) gradients of those that have one, and (2) of the gradients."""
 
+    fn, options = sample.fn, sample.options  # the sample itself may hold much: it would be guarded
+
     def compute(args: tuple[Any, ...], ups: tuple[Any, ...], us: tuple[Any, ...]) -> Any:
-        found = outputs(sample.fn(op, *args, **sample.options))
+        found = outputs(fn(op, *args, **options))
         ys = [y for y in found if y.requires_grad]
         xs = [a for a in args if isinstance(a, Tensor) and a.requires_grad]
         if not order or not ys:
@@ -63,7 +77,9 @@ def function_of(op: Op, sample: Sample, order: int) -> Any:
         first = kg.autograd.grad(ys, xs, ups, create_graph=order == 2, allow_unused=True)
         result = [y.detach() for y in found] + [None if g is None else g.detach() for g in first]
         if order == 2:
-            live = [(g, u) for g, u in zip(first, us, strict=True) if g is not None and g.requires_grad]
+            live = [
+                (g, u) for g, u in zip(first, us, strict=True) if g is not None and g.requires_grad
+            ]
             if live:
                 result += kg.autograd.grad(
                     [g for g, _ in live], [*xs, *ups], [u for _, u in live], allow_unused=True

@@ -297,7 +297,7 @@ def test_adding_at_rows(dtype):
 def test_elements_along_an_axis(dtype):
     new, rng = numbers(8), np.random.default_rng(8)
     x = new(4, 7, 5, dtype=dtype)
-    for axis in range(-3, 3):
+    for axis in range(3):
         n = x.shape[axis]
         for count in (1, n, 2 * n):
             shape = list(x.shape)

@@ -55,7 +55,12 @@ def compile(
     """
     if disable:
         return fn if fn is not None else lambda f: f
-    how: dict[str, Any] = {"check": check, "backend": backend, "dynamic": dynamic, "fullgraph": fullgraph}
+    how: dict[str, Any] = {
+        "check": check,
+        "backend": backend,
+        "dynamic": dynamic,
+        "fullgraph": fullgraph,
+    }
     if fn is None:
         return lambda f: compile(f, **how)
     if not callable(fn):

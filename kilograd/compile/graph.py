@@ -131,14 +131,14 @@ class Graph:
 
 def put(x: Array, index: Any, values: Any) -> Array:
     """A copy of ``x`` with ``x[index] = values``."""
-    y = x.copy()
+    y = np.array(x)  # NumPy's 0-d results are numbers
     y[index] = values
     return y
 
 
 def put_view(x: Array, values: Any, path: Any) -> Array:
     """A copy of ``x`` with ``values`` in place of a view of it; ``path`` leads to the view."""
-    y = x.copy()
+    y = np.array(x)  # NumPy's 0-d results are numbers
     follow(path, y)[...] = values
     return y
 

@@ -55,10 +55,12 @@ def _known(value: Any, room: list[int] | None = None) -> Any:
         room = [_MOST] if room is None else room
         room[0] -= len(value)
         if room[0] < 0:  # too much to look at every time
-            return _Is(value), len(value)
+            return _Is(object())  # equal to nothing
         inside = value.items() if isinstance(value, dict) else value
         return type(value), [_known(v, room) for v in inside]
-    if isinstance(value, np.ndarray) and value.size <= _MOST and value.dtype != object:
+    if isinstance(value, np.ndarray):
+        if value.size > _MOST or value.dtype == object:
+            return _Is(object())
         return value.shape, value.dtype, value.tobytes()
     return _Is(value)
 
@@ -98,9 +100,9 @@ def plain_settings(group: dict[str, Any]) -> tuple[tuple[str, ...], Any]:
     names = []
     for k, v in group.items():
         floats = v if type(v) is tuple and v else (v,)
-        if k not in ("params", "initial_lr") and not all(type(x) is float for x in floats):
-            if k != "lr" or type(v) is not int:
-                names.append(k)
+        a_number = all(type(x) is float for x in floats) or (k == "lr" and type(v) is int)
+        if not a_number and k not in ("params", "initial_lr"):
+            names.append(k)
     return tuple(names), [_known(group[k]) for k in names]
 
 
@@ -154,6 +156,10 @@ class Names:
                 self._look_into_globals(f)
             for o in list(self._objects):
                 self._look_into_object(o)
+        if self.refused is None and (name := self.changed()) is not None:
+            self.refused = f"it reads {name!r}, which holds more than {_MOST} values"
+        if self.refused is not None and (code := getattr(fn, "__code__", None)) is not None:
+            self.refused += f"\n  at {code.co_filename}:{code.co_firstlineno} in {code.co_name}"
 
     def _follow(self, value: Any, depth: int = 0) -> None:
         """Find functions and objects of the user's in a value."""
@@ -168,7 +174,10 @@ class Names:
                     content = _content(cell)
                     self.cells.append((cell, content, _inside(content)))
                     self._follow(content)
-                for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
+                for default in (
+                    *(value.__defaults__ or ()),
+                    *(value.__kwdefaults__ or {}).values(),
+                ):
                     self._follow(default)
         elif isinstance(value, types.MethodType):
             self._follow(value.__self__)
@@ -205,12 +214,16 @@ class Names:
                 self._objects.append(value)
         elif hasattr(type(value), "__next__"):
             self.refused = self.refused or f"it reads from an iterator ({type(value).__name__})"
-        elif hasattr(value, "__dict__") and not _is_ours(type(value)):
+        elif hasattr(value, "__dict__") and (
+            not _is_ours(type(value)) or type(value).__module__.startswith("kilograd.optim")
+        ):  # (of our own, schedulers have a state)
             self._objects.append(value)
 
-    def _watch(self, space: Any, name: str) -> None:
-        if (id(space), name) not in self._watched:
-            self._watched.add((id(space), name))
+    def _watch(self, owner: Any, name: str) -> None:
+        """Notice when a global, or an attribute of an object or class, is another."""
+        if (id(owner), name) not in self._watched:
+            self._watched.add((id(owner), name))
+            space = owner if type(owner) is dict else owner.__dict__
             value = space.get(name, _MISSING)
             self.places.append((space, name, value, _inside(value)))
             self._follow(value)
@@ -221,33 +234,28 @@ class Names:
                 self._watch(f.__globals__, name)
 
     def _look_into_object(self, o: Any) -> None:
-        is_class = isinstance(o, type)
-        if isinstance(o, types.ModuleType) or is_class:
+        if isinstance(o, types.ModuleType):
             for name in self.words & vars(o).keys():
-                if is_class:
-                    self._follow(vars(o)[name])
-                if not isinstance(vars(o)[name], (types.FunctionType, staticmethod, classmethod)):
-                    self._watch(o.__dict__, name)
-            if not is_class:
-                for name in self.words & vars(o).keys():
-                    self._watch(o.__dict__, name)
+                self._watch(o, name)
             return
-        words = self.words | {"forward", "step", "update", "init", "__call__"}
-        for cls in type(o).__mro__:
+        methods = {"forward", "step", "update", "init", "__call__"}
+        for cls in (o if isinstance(o, type) else type(o)).__mro__:
             if not _is_ours(cls):
-                for name in words & vars(cls).keys():
-                    self._follow(vars(cls)[name])
+                for name in (self.words | methods) & vars(cls).keys():
+                    self._watch(cls, name)
+        if isinstance(o, type):
+            return
         if isinstance(o, (Module, Optimizer)):  # their settings are guarded elsewhere
             for name in self.words & vars(o).keys():
                 value = vars(o)[name]
                 self._follow(value)
-                if isinstance(value, _CONTAINERS) and not name.startswith("_"):
-                    if name not in ("param_groups", "state", "defaults"):
-                        self._watch(vars(o), name)
+                of_optimizers = name in ("param_groups", "state", "defaults")
+                if isinstance(value, _CONTAINERS) and name[0] != "_" and not of_optimizers:
+                    self._watch(o, name)
             return
-        for name in self.words:
+        for name in vars(o).keys() if _is_ours(type(o)) else self.words:
             if not (name.startswith("__") or hasattr(type(o), name)) or name in vars(o):
-                self._watch(vars(o), name)
+                self._watch(o, name)
 
     def tensors(self) -> list[Tensor]:
         """The tensors among them."""
@@ -362,7 +370,9 @@ class Guards:
             if t._node is not None:
                 return "a tensor has a graph now"
         for optimizer, state in self.optimizers:
-            if len(optimizer.state) != len(state[1]) or len(optimizer.param_groups) != len(state[0]):
+            if len(optimizer.state) != len(state[1]) or len(optimizer.param_groups) != len(
+                state[0]
+            ):
                 return f"the state of {type(optimizer).__name__}"
         if self.changes != CHANGES[0] and (why := self._changed()) is not None:
             return why

@@ -37,6 +37,7 @@ class Operand(NamedTuple):
     dtype: np.dtype
     strides: tuple[int, ...]
     role: str  # "load", "store", "sum"
+    where: Any = None  # its place in memory: what is written where it was read has one pointer
 
 
 class Loop(NamedTuple):
@@ -105,10 +106,16 @@ class _Writer:
         divides = all(id(o) in in_rows for o, _ in sums)
         for d, n in enumerate(self.sizes):
             self.line(1, f"n{d} = {self.argument(n)}")
-        names = {}
-        for k, (o, s) in enumerate(zip(self.operands, self.strides, strict=True)):
+        names: dict[int, str] = {}
+        read: dict[Any, str] = {}  # place in memory → pointer; two pointers to one place would
+        for k, (o, s) in enumerate(zip(self.operands, self.strides, strict=True)):  # stop LLVM
+            if o.role == "store" and o.where in read:
+                names[id(o)] = read[o.where]
+                continue
             name = names[id(o)] = f"{ {'load': 'x', 'store': 'y', 'sum': 'z'}[o.role]}{k}"
             self.line(1, f"{name} = {LOADS[o.dtype]}_at({self.argument((o.var, 'address'))})")
+            if o.role == "load" and o.where is not None:
+                read[o.where] = name
             for d in range(rank):
                 if s[d] != 0 and not (d == inner and s[d] == 1):
                     self.line(1, f"{name}_{d} = {self.argument(s[d])}")
@@ -166,9 +173,13 @@ class _Writer:
         else:
             self.line(depth, f"for {index} in range(n{d}):")
         offsets = dict(offsets)
+        done = set()
         for o, s in zip(self.operands, self.strides, strict=True):
-            if s[d]:
+            if s[d] and names[id(o)] in done:
+                offsets[id(o)] = f"{names[id(o)]}_at{d}"
+            elif s[d]:
                 name = names[id(o)]
+                done.add(name)
                 before = offsets.get(id(o))
                 text = f"{index} * {name}_{d}"
                 offsets[id(o)] = f"{name}_at{d}"

@@ -521,7 +521,9 @@ class NativeProgram:
                     continue
                 strides = broadcast_strides(lay.shape, lay.strides, step.shape)
                 item = lay.dtype.itemsize
-                operands.append(loops.Operand(v, lay.dtype, tuple(s // item for s in strides), "load"))
+                operands.append(
+                    loops.Operand(v, lay.dtype, tuple(s // item for s in strides), "load", lay)
+                )
             for eq in step.equations:
                 v = eq.outs[0]
                 if v not in self.needed:
@@ -536,7 +538,7 @@ class NativeProgram:
                     role = "sum"
                 else:
                     strides, role = lay.strides, "store"
-                operands.append(loops.Operand(v, lay.dtype, tuple(s // item for s in strides), role))
+                operands.append(loops.Operand(v, lay.dtype, tuple(s // item for s in strides), role, lay))
             del inside
             work = 1
             for n in step.shape:

@@ -122,7 +122,9 @@ class _Writer:
         if eq.tree is None:
             return f"{eq.outs[0]} = {self.call(eq)}"
         if type(eq.tree) is tuple and all(type(t) is Var for t in eq.tree):
-            return f"{', '.join(v.name for v in eq.outs)}{',' * (len(eq.outs) == 1)} = {self.call(eq)}"
+            return (
+                f"{', '.join(v.name for v in eq.outs)}{',' * (len(eq.outs) == 1)} = {self.call(eq)}"
+            )
         names = ", ".join(v.name for v in eq.outs)
         return f"{names}{',' * (len(eq.outs) == 1)} = flat({self.call(eq)})"
 

@@ -98,7 +98,9 @@ class Program:
         self.guards = guards
         self.template: Any = None  # the structure of the result, with Out, Same, View, Alias in it
         self.grads: list[tuple[Any, Any]] = []  # (owner, place in outputs or None)
-        self.other_grads: list[tuple[Any, Any]] = []  # (owner, what its .grad is besides a new array)
+        self.other_grads: list[
+            tuple[Any, Any]
+        ] = []  # (owner, what its .grad is besides a new array)
         self.cells: list[tuple[Any, int]] = []  # (version counter, how often it is raised)
         self.argument_cells: list[tuple[int, int]] = []
         self.modes: list[tuple[Any, bool]] = []  # what train() and eval() inside have set
@@ -119,7 +121,11 @@ class Program:
     def simple(self) -> bool:
         """Whether all there is to do after a run is to wrap outputs."""
         return not (
-            self.other_grads or self.argument_cells or self.modes or self.leaves or self.differentiable
+            self.other_grads
+            or self.argument_cells
+            or self.modes
+            or self.leaves
+            or self.differentiable
         )
 
     def values(self, tensors: list[Tensor]) -> list[Any]:
@@ -132,7 +138,9 @@ class Program:
             value = s.owner[s.key[0]]
             value = value if s.key[1] is None else value[s.key[1]]
             if type(value) is not float and type(value) is not int:
-                raise TraceError(f"the setting {s.key[0]!r} of an optimizer is a {type(value).__name__} now")
+                raise TraceError(
+                    f"the setting {s.key[0]!r} of an optimizer is a {type(value).__name__} now"
+                )
             result.append(float(value))
         return result
 
@@ -186,7 +194,9 @@ class Alias:
 class Backward:
     """The second half of a program whose results are differentiated outside of it."""
 
-    def __init__(self, graph: Graph, saved: list[int], leaves: list[Any], counters: list[Any]) -> None:
+    def __init__(
+        self, graph: Graph, saved: list[int], leaves: list[Any], counters: list[Any]
+    ) -> None:
         self.graph = graph
         self.saved = saved  # which outputs of the first half it starts from
         self.leaves = leaves  # what its results are gradients of
@@ -199,7 +209,9 @@ class ProgramNode(Node):
 
     __slots__ = ("backward",)
 
-    def __init__(self, backward: Backward, kept: Any, edges: Any, made: list[Tensor], cells: Any) -> None:
+    def __init__(
+        self, backward: Backward, kept: Any, edges: Any, made: list[Tensor], cells: Any
+    ) -> None:
         super().__init__(
             tuple(edges), [t.array.shape for t in made], [t.array.dtype for t in made]
         )  # fmt: skip
@@ -221,7 +233,9 @@ class ProgramNode(Node):
                 "a compiled function cannot be differentiated twice from outside: compile the function "
                 "that asks for the second derivative, or call it under kg.compile.disable()"
             )
-        found, _ = self.backward.run(*self._values(), *g)
+        kept = self._values()
+        with np.errstate(all="ignore"):
+            found, _ = self.backward.run(*kept, *g)
         return [
             (edge, np.asarray(s))
             for edge, s in zip(self.inputs, found, strict=True)
@@ -300,7 +314,7 @@ class Compiled:
                 return self.fn(*args)
             if result is not MISS:
                 return result
-        if TRACE.get() is not None or not _enabled or getattr(_disabled, "depth", 0):
+        if TRACE.get() is not None or not _enabled or getattr(_disabled, "depth", False):
             return self.fn(*args, **kwargs)
         mode = MODE.get()
         tensors: list[Tensor] = []
@@ -338,13 +352,22 @@ class Compiled:
             return
         if program.launch is None:
             program.launch = False
-            what = []
+            what: list[Any] = []
             for a in args:
                 if isinstance(a, Tensor):
                     array = a.array
                     if type(a) is not Tensor:
                         return
-                    what.append(("tensor", array.shape, array.dtype, array.strides, a._leaf, a._node is None))
+                    what.append(
+                        (
+                            "tensor",
+                            array.shape,
+                            array.dtype,
+                            array.strides,
+                            a._leaf,
+                            a._node is None,
+                        )
+                    )
                 elif isinstance(a, _SCALARS):
                     what.append(("value", a))
                 else:
@@ -368,7 +391,12 @@ class Compiled:
         return bound
 
     def _how(self) -> dict[str, Any]:
-        return {"check": self.check, "backend": self.backend, "dynamic": self.dynamic, "fullgraph": self.fullgraph}
+        return {
+            "check": self.check,
+            "backend": self.backend,
+            "dynamic": self.dynamic,
+            "fullgraph": self.fullgraph,
+        }
 
     def __reduce__(self) -> Any:
         return _compiled, (self.fn, self._how())  # pickles and copies start without programs
@@ -388,7 +416,9 @@ class Compiled:
             program.misfits += 1
             if program.misfits > 8 and 2 * program.misfits > program.runs:
                 kind = _kind(args), _kind(kwargs), tuple(kwargs), MODE.get()
-                self._give_up(kind, "the shapes of its results depend on values, and are others every time")
+                self._give_up(
+                    kind, "the shapes of its results depend on values, and are others every time"
+                )
             return result
 
     # --- recording --------------------------------------------------------------------------------
@@ -396,7 +426,9 @@ class Compiled:
     def _record(self, key: Any, kind: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Run eagerly, and make a program of it if it can be one."""
         if self.recordings.get(kind, 0) >= MOST_PROGRAMS:
-            self._give_up(kind, "it was recorded again and again: what it reads is different in every call")
+            self._give_up(
+                kind, "it was recorded again and again: what it reads is different in every call"
+            )
             return self.fn(*args, **kwargs)
         for t in tensors:
             t._edge()  # views are looked at now, not while recording
@@ -471,13 +503,16 @@ class Compiled:
         def state(result: Any) -> list[Any]:
             found = [np.array(t.array) for t in leaves(result) if isinstance(t, Tensor)]
             found += [a.copy() for a in arrays]
-            return found + [None if (g := t.__dict__.get("grad")) is None else g.array.copy() for t in owners]
+            return found + [
+                None if (g := t.__dict__.get("grad")) is None else g.array.copy() for t in owners
+            ]
 
         got: Any = None
+        error: Exception | None = None
         try:
             got = state(execute(program, tensors))
-        except Exception:  # then eager must raise, or does what is right
-            pass
+        except Exception as e:  # then eager must raise, too
+            error = e
         after = [g.get_state() for g in program.generators]
         for a, old in zip(arrays, before, strict=True):
             if a.flags.writeable:
@@ -493,8 +528,12 @@ class Compiled:
         for g, old in zip(program.generators, states, strict=True):
             g.set_state(old)
         result = self.fn(*args, **kwargs)
-        if got is None:
+        if isinstance(error, TraceError):  # a shape that depends on values
             return result
+        if error is not None:
+            raise AssertionError(
+                "compile(check=True): the program raises, eager does not"
+            ) from error
         want = state(result)
         for g, now in zip(program.generators, after, strict=True):
             if not (g.get_state() == now).all():
@@ -518,7 +557,7 @@ class Compiled:
     def source(self) -> str:
         """The code that runs: the NumPy program, or the native kernels and the calls of them."""
         graph = self.graph
-        runner = self.last.runner if self.last else None
+        runner: Any = self.last.runner if self.last else None
         return runner.source() if hasattr(runner, "source") else str(graph)
 
     def explain(self) -> str:
@@ -557,7 +596,7 @@ def _compiled(fn: Any, how: dict[str, Any]) -> Compiled:
 def _numpy_chance() -> Any:
     """Where NumPy's own generator is."""
     name, key, position, *rest = np.random.get_state()
-    return name, key.tobytes(), position, rest  # type: ignore[union-attr]
+    return name, np.asarray(key).tobytes(), position, rest
 
 
 # --- signatures ---------------------------------------------------------------------------------------
@@ -631,7 +670,9 @@ def _finish(trace: Trace, result: Any, tensors: list[Tensor], names: Names) -> P
         if isinstance(x, Tensor):
             return places.of(x)
         if not isinstance(x, (*_SCALARS, tuple, type, np.dtype, kilograd_dtype, Module, Optimizer)):
-            trace.fail(f"a compiled function returned a {type(x).__name__}, which is no tensor or number")
+            trace.fail(
+                f"a compiled function returned a {type(x).__name__}, which is no tensor or number"
+            )
         return x
 
     program.template = mapped(place, result)
@@ -654,6 +695,14 @@ def _finish(trace: Trace, result: Any, tensors: list[Tensor], names: Names) -> P
     for t in trace.owners.values():
         if t._node is not None and type(t._node) is not Gate and id(t) not in made:
             trace.fail("a tensor of outside gets a graph, by an operation in place")
+    for source in trace.sources:
+        if source.kind == "setting":
+            name, at = source.key
+            now = source.owner.get(name)
+            if (now if at is None else now[at]) != source.array:
+                trace.fail(
+                    f"the setting {name!r} of an optimizer is changed in a compiled function"
+                )
     for cell, seen, t in trace.cells.values():
         if cell[0] != seen:
             at = places.number(t)
@@ -687,7 +736,9 @@ class _Places:
         self.uses: dict[int, int] = {}  # id(place) → how often it was asked for
         self.roots: dict[int, int] = {}  # id(root) → how many results lie in its memory
         self.main: dict[int, Any] = {}  # id(root) → the place of the tensor that has all of it
-        self.sources = {id(trace.by_memory[id(s.array)]): s for s in trace.sources if s.kind != "setting"}
+        self.sources = {
+            id(trace.by_memory[id(s.array)]): s for s in trace.sources if s.kind != "setting"
+        }
 
     def number(self, t: Tensor) -> Any:
         """The number of an argument, other tensors themselves."""
@@ -705,9 +756,10 @@ class _Places:
                 self.roots[id(tracer.root)] = self.roots.get(id(tracer.root), 0) + 1
         for t in distinct.values():  # those that own what others look at come first
             tracer = t.__dict__["array"]
-            if isinstance(tracer, Tracer) and t._view is None and tracer.path == ():
-                if id(tracer.root) not in self.sources and t._edge() is not None:
-                    self.of(t, count=False)
+            if not isinstance(tracer, Tracer) or t._view is not None or tracer.path != ():
+                continue
+            if id(tracer.root) not in self.sources and t._edge() is not None:
+                self.of(t, count=False)
 
     def of(self, t: Tensor, count: bool = True) -> Any:
         place = self.known.get(id(t))
@@ -768,7 +820,11 @@ def _find_writes(trace: Trace, program: Program) -> None:
         graph.writes.append((source.var, value))
         program.written.append(source)
         for other in trace.sources:
-            if other is not source and other.kind != "setting" and np.may_share_memory(other.array, source.array):
+            if (
+                other is not source
+                and other.kind != "setting"
+                and np.may_share_memory(other.array, source.array)
+            ):
                 trace.fail("a tensor is written whose memory another tensor of the function shares")
                 return
     if len(written) > 1:  # a value that is (a view of) another written input is copied before
@@ -836,7 +892,9 @@ def _add_backward(trace: Trace, program: Program, places: _Places) -> None:
     targets: dict[Any, Any] = {}  # a leaf, or the gate of an argument → whose gradient it is
     for node in nodes:
         if node.hooks or (node.retain is not None and node.retain() is not None):
-            trace.fail("retain_grad() or a hook on a tensor that is differentiated outside of the function")
+            trace.fail(
+                "retain_grad() or a hook on a tensor that is differentiated outside of the function"
+            )
             return
         if type(node) is Gate:
             targets[node] = gates[id(node)]
@@ -850,7 +908,9 @@ def _add_backward(trace: Trace, program: Program, places: _Places) -> None:
     seeds: Any = [(t._node, g) for (_, t), g in zip(places.differentiable, upstream, strict=True)]
     first, writes = len(graph.equations), list(graph.writes)
     outside = [(node, node.inputs) for node in nodes if type(node) is Gate]
-    states = [(g, g.get_state.__wrapped__(g)) for g in (*program.generators, random.default_generator)]
+    states = [
+        (g, g.get_state.__wrapped__(g)) for g in (*program.generators, random.default_generator)
+    ]
     try:
         for gate, _ in outside:
             gate.inputs = ()
@@ -885,7 +945,8 @@ def _add_backward(trace: Trace, program: Program, places: _Places) -> None:
     # What is kept must not change until backward: version counters tell.
     looks_at, sources = _lookers(graph), {s.var: s for s in program.sources}
     targets_of_writes = {target for target, _ in graph.writes}
-    at, counters = [], []
+    at: list[int] = []
+    counters: list[Any] = []
     for v in saved:
         root = looks_at.get(v)
         if root in targets_of_writes:
@@ -912,7 +973,10 @@ def _guard(trace: Trace, program: Program, places: _Places) -> None:
     guards.tensors = [s.owner for s in trace.sources if s.kind == "tensor"]
     seen = set()
     for t in trace.owners.values():
-        if any(s.owner is t for s in trace.sources if s.kind == "tensor") and id(t) not in trace.requires:
+        if (
+            any(s.owner is t for s in trace.sources if s.kind == "tensor")
+            and id(t) not in trace.requires
+        ):
             guards.leaves.append((t, t._leaf))
     guards.leaves += [r for r in trace.requires.values() if type(places.number(r[0])) is not int]
     read = {id(s.owner) for s in trace.sources if s.kind == "grad"}
@@ -954,7 +1018,7 @@ def _side_effects(trace: Trace, names: Names, result: Any) -> str | None:
             t = t._view[0] if t._view is not None else None
     for node in _inside([t._node for t in known.values() if t._node is not None]):
         _held_by(node, known)
-    trace.grads.clear(), trace.grads_read.clear(), trace.grad_owner.clear()  # else they are held here
+    trace.forget_grads()  # else they are held there
     alive = trace.survivors(set(known))
     if alive:
         gc.collect()
@@ -975,7 +1039,11 @@ def _side_effects(trace: Trace, names: Names, result: Any) -> str | None:
 
 def _held_by(node: Any, known: dict[int, Any]) -> None:
     """Add the tensors that a graph holds: leaves, and what custom functions and hooks keep."""
-    stack = [*node.inputs, *vars(getattr(node, "ctx", FunctionCtx())).values(), *(node.hooks or {}).values()]
+    stack = [
+        *node.inputs,
+        *vars(getattr(node, "ctx", FunctionCtx())).values(),
+        *(node.hooks or {}).values(),
+    ]
     seen = set()
     while stack:
         x = stack.pop()
@@ -1003,7 +1071,9 @@ def _prepare(program: Program, backend: str) -> None:
         program.runner = _native(program, backend)
     if program.runner is None:
         program.runner = numpy_executor.build(graph)
-        new = {v for eq in graph.equations if eq.tree is None and makes_new_memory(eq) for v in eq.outs}
+        new = {
+            v for eq in graph.equations if eq.tree is None and makes_new_memory(eq) for v in eq.outs
+        }
         where: dict[Var, int] = {}
         for i, v in enumerate(graph.outputs):
             if v in new and v not in where:
@@ -1018,7 +1088,7 @@ def _prepare(program: Program, backend: str) -> None:
             from kilograd.compile.native_executor import Function as how
         program.backward.run = how(program.backward.graph)
     for s in program.sources:
-        s.array = None  # type: ignore[assignment]
+        s.array = None
 
 
 _said: set[str] = set()
@@ -1034,7 +1104,9 @@ def _native(program: Program, backend: str) -> Any:
         why = build.why_not()
         if why not in _said:
             _said.add(why)
-            warnings.warn(f"kg.compile uses its NumPy executor: {why}", RuntimeWarning, stacklevel=6)
+            warnings.warn(
+                f"kg.compile uses its NumPy executor: {why}", RuntimeWarning, stacklevel=6
+            )
         return None
     return native_executor.build(program.graph, program.sources)
 
@@ -1042,7 +1114,8 @@ def _native(program: Program, backend: str) -> Any:
 def execute(program: Program, tensors: list[Tensor]) -> Any:
     """Run a program and put its results where the eager step would."""
     values = program.values(tensors)
-    outputs, writes = program.runner(*values)
+    with np.errstate(all="ignore"):
+        outputs, writes = program.runner(*values)
     _own(program, outputs, values)
     if writes:  # (the native executor has written them)
         place = {s.var: a for s, a in zip(program.sources, values, strict=True)}
@@ -1059,7 +1132,9 @@ def execute(program: Program, tensors: list[Tensor]) -> Any:
 
 def _own(program: Program, outputs: list[Any], values: list[Any]) -> None:
     """Copy the outputs that lie in the memory of inputs, constants or one another."""
-    saved = program.backward.saved[0] if program.backward and program.backward.saved else len(outputs)
+    saved = (
+        program.backward.saved[0] if program.backward and program.backward.saved else len(outputs)
+    )
     taken: set[int] | None = None
     for i in range(min(saved, len(outputs))):
         if i in program.fresh:
@@ -1099,7 +1174,9 @@ def results(program: Program, outputs: list[Any], values: list[Any], tensors: li
     return result
 
 
-def _tensor(place: Any, program: Program, outputs: list[Any], tensors: list[Tensor], made: Any) -> Any:
+def _tensor(
+    place: Any, program: Program, outputs: list[Any], tensors: list[Tensor], made: Any
+) -> Any:
     """What is in one place of the result."""
     kind = type(place)
     if kind is Same:
@@ -1149,12 +1226,18 @@ _PLACES = (Out, Same, View, Alias)
 
 
 def _connect(
-    program: Program, backward: Backward, outputs: list[Any], tensors: list[Tensor], made: dict[int, Tensor]
+    program: Program,
+    backward: Backward,
+    outputs: list[Any],
+    tensors: list[Tensor],
+    made: dict[int, Tensor],
 ) -> None:
     """Give results the graph of one node: the recorded backward pass."""
     roots = [_tensor(p, program, outputs, tensors, made) for p in program.differentiable]
     edges = [_owner(o, tensors)._edge() for o in backward.leaves]
-    kept = tuple([np.asarray(x) if isinstance(x := outputs[i], np.generic) else x for i in backward.saved])
+    kept = tuple(
+        [np.asarray(x) if isinstance(x := outputs[i], np.generic) else x for i in backward.saved]
+    )
     cells = [
         _tensor(c, program, outputs, tensors, made)._cell if type(c) is Out else _counter(c, tensors)
         for c in backward.counters

@@ -913,6 +913,12 @@ class Trace:
         if id(t) not in self.grads:
             self.grads[id(t)] = (t, before)
 
+    def forget_grads(self) -> None:
+        """Let go of what had gradients."""
+        self.grads.clear()
+        self.grads_read.clear()
+        self.grad_owner.clear()
+
     # --- the end --------------------------------------------------------------------------------------
 
     def close(self) -> None:

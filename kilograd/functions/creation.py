@@ -12,10 +12,10 @@ import numpy as np
 
 from kilograd import dtypes
 from kilograd.errors import DtypeError, GradError, ShapeError
-from kilograd.kernels.kernel import CHANGES
 from kilograd.functions.calling import function
 from kilograd.functions.index import number
 from kilograd.functions.shape import Shape, channels_last, channels_last_3d, method, sizes, variadic
+from kilograd.kernels.kernel import CHANGES
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as index_ops
 from kilograd.ops import shape as shape_ops

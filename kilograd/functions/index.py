@@ -44,7 +44,9 @@ def _integers(index: Any, name: str, wrong: type[Exception] = DtypeError) -> np.
 
 def _in_range(index: np.ndarray, n: int, name: str, wrong: type[Exception] = ShapeError) -> None:
     """Raise unless every index is from 0 to n - 1."""
-    in_range(index, n, name + "(): index {bad} is out of bounds for a dimension with size {n}", wrong)
+    in_range(
+        index, n, name + "(): index {bad} is out of bounds for a dimension with size {n}", wrong
+    )
 
 
 def _same_dtype(input: Tensor, source: Any, name: str, what: str = "source") -> None:

@@ -4,11 +4,13 @@ A loop that calls ``expf`` runs one element at a time. Written as arithmetic wit
 same function is compiled into the loop, and LLVM does 8 or 16 elements at once. So each function
 here is a few lines of plain arithmetic: an identity that brings the argument into a small interval,
 a polynomial there, and the identity backwards. ``tests/test_vecmath.py`` holds the errors, all of
-them at most 4 units in the last place, with ±inf, nan, ±0 and denormals as in C.
+them at most 4 units in the last place, with ±inf, nan, ±0 and denormals as in C. In float64, what
+training seldom needs is a call of the C library (`LIBM`, atan2, power).
 
 How to read and to write them:
 
-- ``a if c else b`` is a select: both sides are computed, so neither may be slow or fail.
+- ``a if c else b`` is a select: both sides are computed, so neither may be slow or fail. Give them
+  names first: what stands inside may become a branch, and a loop with branches no vectors.
 - A number beside a float32 must be written ``f32(0.5)`` (or ``T(0.5)``): Numba makes float32 times a
   Python float a float64, which halves the speed. Integers likewise become 64 bits wide unless ``i32``
   brings them back.
@@ -39,8 +41,6 @@ bits_of_f32: Any = None
 f64_of_bits: Any = None
 bits_of_f64: Any = None
 horner: Any = None  # horner(x, COEFFICIENTS): c0 + c1 x + c2 x² + …
-quarters: Any = None  # quarters(exponent): one column of `quarter_table`
-quarters_rest: Any = None  # and the other
 fabs: Any = None
 sqrt: Any = None
 floor: Any = None
@@ -121,7 +121,8 @@ QUARTERS = 0xA2F9836E4E441529FC2757D1F534DDC0DB6295993C439041FE5163ABDEBBC561
 
 def pow2_f32(n):
     """2^n for a whole n in [-126, 127]: n lands in the lowest bits of a large sum, and from there
-    goes to where the exponent stands."""
+    goes to where the exponent stands.
+    """
     return f32_of_bits(i32(bits_of_f32(n + f32(12582912.0 + 127.0)) << 23))
 
 
@@ -176,6 +177,13 @@ def exp2_f32(x):
     return scale_f32(horner(x - n, EXP2), n)
 
 
+def exp2_f64(x):
+    """2^x = 2^n e^(r ln 2), where x = n + r."""
+    x = clamp(x, -1076.0, 1025.0)
+    n = rint(x)
+    return scale_f64(horner((x - n) * 0.6931471805599453, EXP_64), n)
+
+
 def expm1_f32(x):
     """e^x - 1 = 2^n (e^r - 1) + (2^n - 1); computed as half of it, for 2^n must not overflow."""
     c = clamp(x, f32(-20.0), f32(90.0))
@@ -217,9 +225,10 @@ def sinh_f32(x):
     """(e^x - e^-x) / 2; for small x, where that cancels, a polynomial."""
     a = fabs(x)
     h = exp_times_f32(a, f32(-1.0))
-    large = copysign(h - f32(0.25) / h, x)
+    large = copysign_f32(h - f32(0.25) / h, x)
     s = x * x
-    return x + x * s * horner(s, SINH) if a < f32(1.0) else large
+    small = x + x * s * horner(s, SINH)
+    return small if a < f32(1.0) else large
 
 
 def cosh_f32(x):
@@ -279,7 +288,8 @@ def log_f32(x):
 def log_f64(x):
     """log(2^e (1 + f)) = e ln 2 + log((1 + s) / (1 - s)), where s = f / (2 + f).
 
-    2s = f - s f, and s f = f²/2 - s f²/2: so f, which is exact, stands alone."""
+    2s = f - s f, and s f = f²/2 - s f²/2: so f, which is exact, stands alone.
+    """
     e, f = split_f64(x)
     s = f / (2.0 + f)
     z = s * s
@@ -323,7 +333,7 @@ def power_f32(x, y):
     r = exp_f64(w * log_f64(f64(fabs(x))))
     whole = rint(y) == y
     odd = whole & (f32(2.0) * rint(y * f32(0.5)) != y)
-    r = copysign(r, f64(x)) if odd else r
+    r = copysign_f64(r, f64(x)) if odd else r
     r = r if (x >= f32(0.0)) | (x == f32(-INF)) | whole | (x != x) else NAN
     return f32(1.0 if (y == f32(0.0)) | (x == f32(1.0)) else r)
 
@@ -336,35 +346,57 @@ def power_f64(x, y):
 # --- circular functions ---------------------------------------------------------------------------
 
 
-def quarter_table():
-    """2/π for each exponent of a float32, in two float64: (256, 2).
+BOUNDS = (2.0**25, 2.0**51, 2.0**77, 2.0**103)
 
-    x = m 2^q with a whole m < 2^24. What 2/π holds in multiples of 4 / 2^q turns x by whole turns, so
-    it is left out: the product with x is small, and the first part, of 28 bits, gives it exactly.
+
+def _quarters_by_size():
+    """2/π in three parts of 28, 28 and 53 bits, each for the five ranges that BOUNDS divides |x| in.
+
+    From 2^n on, float32 are multiples of 2^(n-23): what 2/π holds in multiples of 4 / 2^(n-23) turns
+    x by whole turns, and is left out. The product with x is then small enough to be exact: the first
+    two parts give it in 24 + 28 bits, and the third is below 1.
     """
-    table = np.empty((256, 2))
-    for exponent in range(256):
-        q = max(exponent, 1) - 150
-        keep = (QUARTERS << max(q, 0)) % (1 << 258)
-        cut = keep.bit_length() - 28
-        first = keep >> cut
-        rest = keep - (first << cut)
-        table[exponent] = (
-            math.ldexp(first, cut - 256 - max(q, 0)),
-            math.ldexp(float(rest), -256 - max(q, 0)),
-        )
-    return table
+    parts = []
+    for low in (None, 25, 51, 77, 103):
+        shift = 0 if low is None else low - 23
+        turn = 1 << 258  # 4, in units of 2^-256
+        rest = (QUARTERS << shift) % turn
+        rest -= turn if rest > turn // 2 else 0
+        row = []
+        for bits in (28, 28, 53):
+            unit = 1 << max(abs(rest).bit_length() - bits, 0)
+            part = abs(rest) // unit * unit * (1 if rest > 0 else -1)
+            row.append(math.ldexp(float(part), -256 - shift))
+            rest -= part
+        parts.append(row)
+    return tuple(zip(*parts, strict=True))
+
+
+QUARTER_1, QUARTER_2, QUARTER_3 = _quarters_by_size()
+
+
+def by_size(a, values):
+    """The value for the range of BOUNDS that a is in."""
+    found = values[3] if a < BOUNDS[3] else values[4]
+    found = values[2] if a < BOUNDS[2] else found
+    found = values[1] if a < BOUNDS[1] else found
+    return values[0] if a < BOUNDS[0] else found
 
 
 def turn(x):
     """x as a number of quarter turns (of which the last bits count), and the angle left over."""
-    at = (bits_of_f32(x) >> 23) & 255
     w = f64(x)
-    p = w * quarters(at)  # exact: 24 bits times 28
-    q = w * quarters_rest(at)
-    k = rint(p + q)
-    r = f32(((p - k) + q) * 1.5707963267948966)
-    return i32(bits_of_f64(k + 6755399441055744.0)), x if fabs(x) < f32(0.5) else r  # -0 stays -0
+    a = fabs(w)
+    p = w * by_size(a, QUARTER_1)
+    q = w * by_size(a, QUARTER_2)
+    r = w * by_size(a, QUARTER_3)
+    k = rint(p)
+    p = (p - k) + q
+    j = rint(p + r)
+    rest = f32(((p - j) + r) * 1.5707963267948966)
+    # whole numbers are the last bits of a large sum
+    count = bits_of_f64(k + 6755399441055744.0) + bits_of_f64(j + 6755399441055744.0)
+    return i32(count), x if a < 0.5 else rest  # -0 stays -0
 
 
 def wave(k, r):
@@ -377,13 +409,13 @@ def wave(k, r):
 
 
 def sin_f32(x):
-    """Sine, of any float32: see `quarter_table`."""
+    """Sine, of any float32: see `_quarters_by_size`."""
     k, r = turn(x)
     return x if fabs(x) < f32(1e-4) else wave(k, r)  # -0 stays -0
 
 
 def cos_f32(x):
-    """Cosine, of any float32: see `quarter_table`."""
+    """Cosine, of any float32: see `_quarters_by_size`."""
     k, r = turn(x)
     return wave(i32(k + 1), r)
 
@@ -407,7 +439,7 @@ def asin_f32(x):
     small = a < f32(0.5)
     z = a * a if small else f32(0.5) * (f32(1.0) - a)
     p = asin_half(a if small else sqrt(z), z)
-    return copysign(p if small else f32(PI / 2) - f32(2.0) * p, x)
+    return copysign_f32(p if small else f32(PI / 2) - f32(2.0) * p, x)
 
 
 def acos_f32(x):
@@ -417,7 +449,7 @@ def acos_f32(x):
     z = a * a if small else f32(0.5) * (f32(1.0) - a)
     p = asin_half(a if small else sqrt(z), z)
     near = f32(2.0) * p if x > f32(0.0) else f32(PI) - f32(2.0) * p
-    return f32(PI / 2) - copysign(p, x) if small else near
+    return f32(PI / 2) - copysign_f32(p, x) if small else near
 
 
 def atan_f32(x):
@@ -426,7 +458,7 @@ def atan_f32(x):
     z = f32(1.0) / a if a > f32(1.0) else a
     s = z * z
     p = z + z * s * horner(s, ATAN)
-    return copysign(f32(PI / 2) - p if a > f32(1.0) else p, x)
+    return copysign_f32(f32(PI / 2) - p if a > f32(1.0) else p, x)
 
 
 def atan2_f32(y, x):
@@ -435,19 +467,24 @@ def atan2_f32(y, x):
     b = fabs(y)
     steep = b > a
     q = (a if steep else b) / (b if steep else a)
-    q = (f32(1.0) if a == f32(INF) else f32(0.0)) if (a == b) & ((a == f32(INF)) | (a == f32(0.0))) else q
+    q = (
+        (f32(1.0) if a == f32(INF) else f32(0.0))
+        if (a == b) & ((a == f32(INF)) | (a == f32(0.0)))
+        else q
+    )
     s = q * q
     p = q + q * s * horner(s, ATAN)
     p = f32(PI / 2) - p if steep else p
-    p = (f32(PI) - p) + f32(PI_REST) if copysign(f32(1.0), x) < f32(0.0) else p
-    return f32(NAN) if (x != x) | (y != y) else copysign(p, y)
+    p = (f32(PI) - p) + f32(PI_REST) if copysign_f32(f32(1.0), x) < f32(0.0) else p
+    return f32(NAN) if (x != x) | (y != y) else copysign_f32(p, y)
 
 
 def asinh_f32(x):
     """log(|x| + √(x² + 1)), in float64; for small x, x - x³/6."""
     a = f64(fabs(x))
     y = log_f64(a + sqrt(a * a + 1.0))
-    return copysign(f32(a - a * a * a * 0.16666666666666666 if a < 1e-3 else y), x)
+    small = a - a * a * a * 0.16666666666666666
+    return copysign_f32(f32(small if a < 1e-3 else y), x)
 
 
 def acosh_f32(x):
@@ -461,7 +498,8 @@ def atanh_f32(x):
     """log((1 + x) / (1 - x)) / 2, in float64; for small x, x + x³/3."""
     a = f64(fabs(x))
     y = 0.5 * log_f64((1.0 + a) / (1.0 - a))
-    return copysign(f32(a + a * a * a * 0.3333333333333333 if a < 1e-3 else y), x)
+    small = a + a * a * a * 0.3333333333333333
+    return copysign_f32(f32(small if a < 1e-3 else y), x)
 
 
 # --- the error function ---------------------------------------------------------------------------
@@ -472,8 +510,9 @@ def erf_f32(x):
     a = fabs(x)
     s = x * x
     q = horner(clamp(a, f32(1.0), f32(4.0)), ERF_TAIL)
-    tail = copysign(f32(1.0) - exp_f32(-q), x)
-    y = x + x * horner(s, ERF) if a < f32(1.0) else tail
+    tail = copysign_f32(f32(1.0) - exp_f32(-q), x)
+    near = x + x * horner(s, ERF)
+    y = near if a < f32(1.0) else tail
     return x if x != x else y
 
 
@@ -495,6 +534,16 @@ def rsqrt(x):
 def sign(x):
     """-1, 0 or 1; nan of nan."""
     return T(1) if x > T(0) else (T(-1) if x < T(0) else (T(0) if x == T(0) else x))
+
+
+def copysign_f32(x, y):
+    """x with the sign of y."""
+    return f32_of_bits(i32(bits_of_f32(fabs(x)) | (bits_of_f32(y) & 0x80000000)))
+
+
+def copysign_f64(x, y):
+    """x with the sign of y."""
+    return f64_of_bits(bits_of_f64(fabs(x)) | (bits_of_f64(y) & -0x8000000000000000))
 
 
 def absolute(x):
@@ -536,7 +585,7 @@ absolute copysign
 
 # float64 functions that call the C library, one element at a time
 LIBM = """
-exp2 log2 log10 log1p sin cos tan sinh cosh erf erfc asin acos atan asinh acosh atanh
+log2 log10 log1p sin cos tan sinh cosh erf erfc asin acos atan asinh acosh atanh
 """.split()
 
 
@@ -556,14 +605,13 @@ def functions(dtype: Any, n: Any) -> dict[str, Any]:
         return n.numba.njit(types.FunctionType(fn.__code__, space, fn.__name__), **options)
 
     for name, fn in globals().items():
-        if isinstance(fn, types.FunctionType) and fn.__module__ == __name__:
-            if name not in ("functions", "_primitives", "quarter_table"):
-                space[name] = compiled(fn)
+        if isinstance(fn, types.FunctionType) and name[0] != "_" and name != "functions":
+            space[name] = compiled(fn)
     if width == 64:
         for name in LIBM:
             space[name] = _libm(getattr(math, name), n, options)
         space["atan2"] = n.numba.njit(lambda y, x: math.atan2(y, x), **options)
-    for name in NAMES + ["expm1"]:
+    for name in NAMES:
         if f"{name}_f{width}" in space:
             space[name] = space[f"{name}_f{width}"]
     return {name: space[name] for name in NAMES}
@@ -576,30 +624,20 @@ def _libm(fn: Any, n: Any, options: Any) -> Any:
 
 def _primitives(n: Any) -> dict[str, Any]:
     """What the functions above are made of: bits, single instructions, and Horner's rule."""
-    from llvmlite import ir
     from numba.extending import intrinsic
 
-    def instruction(name: str, arguments: int) -> Any:
+    def instruction(name: str) -> Any:
         """An operation LLVM has for floats, vectors included: ``llvm.floor`` …"""
 
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = args[0].type
-            form = ir.FunctionType(kind, [kind] * arguments)
-            return builder.call(builder.module.declare_intrinsic(f"llvm.{name}", [kind], form), args)
-
-        if arguments == 1:
-
-            @intrinsic
-            def one(typing_context: Any, x: Any) -> Any:
-                return x(x), generate
-
-            return one
-
         @intrinsic
-        def two(typing_context: Any, x: Any, y: Any) -> Any:
-            return x(x, x), generate
+        def one(typing_context: Any, x: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                module = builder.module
+                return builder.call(module.declare_intrinsic(f"llvm.{name}", [args[0].type]), args)
 
-        return two
+            return x(x), generate
+
+        return one
 
     @intrinsic
     def horner(typing_context: Any, x: Any, coefficients: Any) -> Any:
@@ -619,35 +657,9 @@ def _primitives(n: Any) -> dict[str, Any]:
 
         return x(x, coefficients), generate
 
-    def constants(name: str, values: Any) -> Any:
-        """A table of float64 in the program itself: LLVM knows that no store of a loop changes it."""
-        kind = ir.ArrayType(ir.DoubleType(), len(values))
-
-        @intrinsic
-        def lookup(typing_context: Any, at: Any) -> Any:
-            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                table = builder.module.globals.get(name)
-                if table is None:
-                    table = ir.GlobalVariable(builder.module, kind, name)
-                    table.initializer = ir.Constant(kind, values)
-                    table.global_constant = True
-                    table.linkage = "internal"
-                at = builder.gep(table, [ir.Constant(ir.IntType(64), 0), args[0]], inbounds=True)
-                value = builder.load(at)
-                value.set_metadata("invariant.load", builder.module.add_metadata([]))
-                return value
-
-            return n.types.float64(at), generate
-
-        return lookup
-
-    first, rest = quarter_table().T.tolist()
-    found = {
-        name: instruction(name, 1) for name in ("fabs", "sqrt", "floor", "ceil", "trunc", "rint")
-    }
-    return found | dict(
-        copysign=instruction("copysign", 2), horner=horner,
-        quarters=constants("quarters", first), quarters_rest=constants("quarters_rest", rest), f32=n.numba.float32,
-        f64=n.numba.float64, i32=n.numba.int32, f32_of_bits=n.f32_of_bits,
-        bits_of_f32=n.bits_of_f32, f64_of_bits=n.f64_of_bits, bits_of_f64=n.bits_of_f64,
-    )  # fmt: skip
+    single = ("fabs", "sqrt", "floor", "ceil", "trunc", "rint")
+    return {name: instruction(name) for name in single} | {
+        "horner": horner, "f32": n.numba.float32, "f64": n.numba.float64, "i32": n.numba.int32,
+        "f32_of_bits": n.f32_of_bits, "bits_of_f32": n.bits_of_f32,
+        "f64_of_bits": n.f64_of_bits, "bits_of_f64": n.bits_of_f64,
+    }  # fmt: skip

@@ -29,7 +29,9 @@ from kilograd.ops.shape import strided
 def getitem(x, *, index):
     """``x[index]``, any NumPy index."""
     y = x[index]
-    if type(y) is not np.ndarray and not y.ndim:  # NumPy copies a single element: `...` keeps it a view
+    if (
+        type(y) is not np.ndarray and not y.ndim
+    ):  # NumPy copies a single element: `...` keeps it a view
         y = x[(*index, ...) if type(index) is tuple else (index, ...)]
     return y
 

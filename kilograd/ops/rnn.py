@@ -97,6 +97,7 @@ def rnn(gates, h, w, bias, *, sizes, reverse, nonlinearity):
 @rnn.vjp("gates", "h", "w", "bias")
 @kernel
 def rnn_gradient(g, w, act, before, sizes, reverse, nonlinearity):
+    """The gradients of all inputs, from those of the outputs."""
     gy, gh = g
     slope = 1 - act * act if nonlinearity == "tanh" else (act > 0).astype(act.dtype)
     d = np.empty_like(act)
@@ -174,6 +175,7 @@ def lstm(gates, h, c, w, bias, w_hr, *, sizes, reverse):
 @lstm.vjp("gates", "h", "c", "w", "bias", "w_hr")
 @kernel
 def lstm_gradient(g, w, w_hr, act, before, c_before, tanh_c, sizes, reverse):
+    """The gradients of all inputs, from those of the outputs."""
     gy, gh, gc = g
     size = gc.shape[1]
     gh, gc = gh.copy(), gc.copy()
@@ -270,6 +272,7 @@ def gru(gates, h, w, bias, *, sizes, reverse):
 @gru.vjp("gates", "h", "w", "bias")
 @kernel
 def gru_gradient(g, w, act, before, inner, sizes, reverse):
+    """The gradients of all inputs, from those of the outputs."""
     gy, gh = g
     gh = gh.copy()
     size = gh.shape[1]

@@ -23,7 +23,7 @@ _INF = math.inf
 
 
 @inline
-def exps(x, at, n, highest, least):  # type: ignore[no-untyped-def]
+def exps(x, at, n, highest, least):
     """x = exp(x - highest), and the sum; 0 below exp(least), as denormal numbers are slow."""
     total = T(0)
     for i in range(at, at + n):
@@ -36,7 +36,7 @@ def exps(x, at, n, highest, least):  # type: ignore[no-untyped-def]
 
 
 @inline
-def hide_behind(p, at, last, S):  # type: ignore[no-untyped-def]
+def hide_behind(p, at, last, S):
     """Minus infinity, or where nobody will look, 0, behind the last element of a row that counts.
 
     How many may count: up to the end of a block of 32, which is written in vectors.
@@ -55,7 +55,7 @@ def hide_behind(p, at, last, S):  # type: ignore[no-untyped-def]
 
 
 @inline
-def softmax_row(p, bits, at, n, lowest, least, spare, spare_bits, lane):  # type: ignore[no-untyped-def]
+def softmax_row(p, bits, at, n, lowest, least, spare, spare_bits, lane):
     """A row of n scores becomes its softmax; a row without any score above ``lowest``, zeros.
 
     ``bits`` is p seen as integers, whose maximum is found in vectors: they order positive floats as
@@ -89,7 +89,7 @@ def attention_forward(
     q, k, v, allow, bias, keep, p, bits, kept, y, spare, spare_bits, outer, inner, L, S, E, D, q0,
     q1, q2, k0, k1, k2, v0, v1, v2, m0, m1, m2, m3, masked, causal, dropped, scale, lowest,
     least, part, parts,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """softmax(scale q kᵀ + mask) v, and the softmax p; kept = p keep is scratch.
 
     masked: 0 none, 1 ``allow``, 2 ``bias``; m0 … m3 are how far apart its elements lie.
@@ -146,7 +146,7 @@ FORWARD = {
 def attention_backward(
     g, q, k, v, keep, p, kept, dq, dk, dv, ds, outer, inner, L, S, E, D, g0, g1, g2, q0, q1, q2, k0,
     k1, k2, v0, v1, v2, dropped, scale, part, parts,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """The gradients of q, k, v and the scores, contiguous and for every head."""
     start, stop = share(outer * inner, part, parts)
     for head in range(start, stop):

@@ -227,12 +227,15 @@ def cache_dir() -> Path | None:
     chosen = os.environ.get("KILOGRAD_CACHE")
     if chosen is not None:
         return Path(chosen) / "native" if chosen else None
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home directory
+        return None
     return base / "kilograd" / "native"
 
 
@@ -336,7 +339,8 @@ def _engine() -> Any:
     _add_symbols()
     if "numba" not in sys.modules:
         # Numba's error paths: linked, never run, for a kernel does not raise
-        nowhere = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
+        libc = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
+        nowhere = ctypes.cast(libc.abort, ctypes.c_void_p).value
         for name in _NEVER_CALLED:
             llvm.add_symbol(name, nowhere)
     machine = llvm.Target.from_default_triple().create_target_machine()
@@ -584,21 +588,24 @@ def interpreter(a: Any, part: Any, parts: Any) -> None:
     """
     code, status = i64_at(a[1]), i64_at(a[2])  # type: ignore[name-defined]  # noqa: F821
     counter, goal = a[3], a[4]
+    last = a[0] - 1
     for i in range(a[0]):
-        if code[3 * i + 2] != 0:
+        if status[0] != 0:  # go on meeting the others: they may see the refusal a line later
+            pass
+        elif code[3 * i + 2] != 0:
             call(code[3 * i], code[3 * i + 1], part, parts)  # type: ignore[name-defined]  # noqa: F821
         elif part == 0:
             call(code[3 * i], code[3 * i + 1], 0, 1)  # type: ignore[name-defined]  # noqa: F821
         if parts > 1:
             goal += parts
             atomic_add(counter, 1)  # type: ignore[name-defined]  # noqa: F821
+            if part != 0 and i == last:  # when all have come here, the first may free the table
+                break
             turns = 0
             while atomic_load(counter) < goal:  # type: ignore[name-defined]  # noqa: F821
                 turns += 1
                 if turns > 20000:  # the other thread is not running: let it
                     give_way()  # type: ignore[name-defined]  # noqa: F821
-        if status[0] != 0:
-            break
 
 
 def attend(a: Any, part: Any, parts: Any) -> None:

@@ -32,6 +32,7 @@ from kilograd.kernels.window import Ints, Pairs
 
 MOST = 16  # threads that have scratch
 PANEL = 1 << 17  # elements of buf aimed at: a part of a core's second-level cache
+TOTALS = 1 << 24  # elements of all threads' weight gradients, at most (but for two threads)
 POSITIONS = 1024  # of a panel, about: eight rows of them stay in the first-level cache
 FEW = 48  # positions of an image below which a 1x1 convolution is better gathered into panels
 
@@ -85,7 +86,7 @@ def _machine() -> tuple[int, bool]:
 @functools.lru_cache(maxsize=1)
 def vector_functions() -> dict[str, Any]:
     """What Numba cannot say in a loop: tiles kept in registers, and rows moved by masked vectors."""
-    from llvmlite import ir  # type: ignore[import-untyped]
+    from llvmlite import ir
     from numba import types as nt
     from numba.core import cgutils
     from numba.extending import intrinsic
@@ -957,10 +958,11 @@ def _correlate(
         of_source, of_target = of_target, of_source
     phases, results = tall.f * wide.f, tall.u * wide.u
     cut = _panels(shape.N, phases * G * Cs, tall, wide, _step(Ct, lanes, 0))
+    most = min(MOST, shape.N * cut.bands)
     packed = plan.empty((G * Ct * (Cs * K + results),), dtype)
     taps = plan.empty((results + 1 + Cs * K,), np.int64)
-    buf = plan.empty((MOST, cut.size), dtype)
-    acc = plan.empty((MOST * 8 * cut.length + VECTOR,), dtype)
+    buf = plan.empty((most, cut.size), dtype)
+    acc = plan.empty((most * 8 * cut.length + VECTOR,), dtype)
     plan.call(
         pack, w, bias, packed, taps, int(bias is not None), G, Cs, Ct, of_group, of_source,
         of_target, *shape.kernel, tall.u, wide.u, *shape.stride, *shape.dilation, back, tall.j,
@@ -970,7 +972,7 @@ def _correlate(
         correlate, x, y, packed, taps, buf, acc, lanes, shape.N, G, Cs, *source, Ct, *target,
         tall.f, wide.f, tall.s, wide.s, tall.d, wide.d, tall.a, wide.a, tall.length, wide.length,
         cut.line, wide.pitch, tall.Q, wide.Q, cut.images, cut.bands, cut.rows, tall.j, cut.size,
-        cut.pitch, cut.length, tall.u, wide.u, tall.z, wide.z, tall.e, wide.e, MOST, dtype=dtype,
+        cut.pitch, cut.length, tall.u, wide.u, tall.z, wide.z, tall.e, wide.e, most, dtype=dtype,
         work=shape.work,
     )  # fmt: skip
 
@@ -1033,10 +1035,12 @@ def conv_weight_grad(
     Cs, Og, K = shape.C // G, shape.outputs // G, math.prod(shape.kernel)
     y = plan.empty(tuple(w_shape), dtype)
     used = plan.empty((1,), np.int64)
-    total = plan.empty((MOST, shape.outputs * Cs * K), dtype)
+    # Each thread has a total of its own: fewer threads where weights are many.
+    most = max(2, min(MOST, TOTALS // (shape.outputs * Cs * K)))
+    total = plan.empty((most, shape.outputs * Cs * K), dtype)
     if shape.plain:
         plan.call(
-            pointwise_weight, g, x, total, used, shape.N, G, Cs, Og, shape.H * shape.W, MOST,
+            pointwise_weight, g, x, total, used, shape.N, G, Cs, Og, shape.H * shape.W, most,
             dtype=dtype, work=shape.work,
         )  # fmt: skip
     else:
@@ -1046,9 +1050,9 @@ def conv_weight_grad(
         extra = max(taps for _, taps in (*_WIDE.values(), *_NARROW.values()))
         length = -(-cut.length // VECTOR) * VECTOR + VECTOR
         taps = plan.empty((Cs * K + extra,), np.int64)
-        buf = plan.empty((MOST, cut.size), dtype)
-        rows_of_g = plan.empty((MOST * shape.outputs * length + VECTOR,), dtype)
-        sums = plan.empty((MOST, 32), dtype)
+        buf = plan.empty((most, cut.size), dtype)
+        rows_of_g = plan.empty((most * shape.outputs * length + VECTOR,), dtype)
+        sums = plan.empty((most, 32), dtype)
         plan.call(
             shifts_of, taps, Cs, shape.C, *shape.kernel, *shape.stride, *shape.dilation, tall.f,
             wide.f, cut.pitch, cut.line, extra, dtype=dtype,
@@ -1057,7 +1061,7 @@ def conv_weight_grad(
             weight_grad, g, x, total, used, taps, buf, rows_of_g, sums, lanes, shape.N, G, Cs,
             shape.H, shape.W, Og, shape.OH, shape.OW, K, tall.f, wide.f, tall.s, wide.s, tall.d,
             wide.d, tall.a, wide.a, tall.length, wide.length, cut.line, wide.pitch, cut.images,
-            cut.bands, cut.rows, tall.j, cut.size, cut.pitch, length, MOST, dtype=dtype,
+            cut.bands, cut.rows, tall.j, cut.size, cut.pitch, length, most, dtype=dtype,
             work=shape.work,
         )  # fmt: skip
     plan.call(

@@ -21,14 +21,14 @@ _CHUNK = 1248  # words taken at a time: they stay in the first-level cache
 
 
 @inline
-def twisted(a, b):  # type: ignore[no-untyped-def]
+def twisted(a, b):
     """What two neighbouring words contribute to the first one's successor."""
     y = (a & 0x80000000) | (b & 0x7FFFFFFF)
     return (y >> 1) ^ ((0 - (b & 1)) & 0x9908B0DF)
 
 
 @inline
-def twist(key):  # type: ignore[no-untyped-def]
+def twist(key):
     """The next 624 words from the last (Matsumoto & Nishimura, 1998), untempered."""
     for i in range(227):
         key[i] = key[i + 397] ^ twisted(key[i], key[i + 1])
@@ -38,7 +38,7 @@ def twist(key):  # type: ignore[no-untyped-def]
 
 
 @inline
-def take_words(key, position, words, n):  # type: ignore[no-untyped-def]
+def take_words(key, position, words, n):
     """The next n words of the stream; the position stands behind the words."""
     at, done = position[624], 0
     while done < n:
@@ -58,7 +58,7 @@ def take_words(key, position, words, n):  # type: ignore[no-untyped-def]
 
 
 @inline
-def bits_of_pair(pair):  # type: ignore[no-untyped-def]
+def bits_of_pair(pair):
     """53 bits of two words: the low 21 of the first one, then all of the second."""
     return ((pair & 0x1FFFFF) << 32) | ((pair >> 32) & 0xFFFFFFFF)
 
@@ -66,7 +66,7 @@ def bits_of_pair(pair):  # type: ignore[no-untyped-def]
 @native(
     "u32* key, i32* position, u32* words, i64* pairs, T* y, i64 n, i64 bound, T scale"
 )  # fmt: skip
-def draw_mask(key, position, words, pairs, y, n, bound, scale):  # type: ignore[no-untyped-def]
+def draw_mask(key, position, words, pairs, y, n, bound, scale):
     """``scale`` where a float64 draw is below bound 2⁻⁵³, else 0; ``pairs`` are the words again."""
     for start in range(0, n, _CHUNK // 2):
         some = min(_CHUNK // 2, n - start)
@@ -78,7 +78,7 @@ def draw_mask(key, position, words, pairs, y, n, bound, scale):  # type: ignore[
 @native(
     "u32* key, i32* position, u32* words, T* y, i64 n, i64 moved, f64 factor, f64 low, f64 high"
 )
-def draw_float32(key, position, words, y, n, moved, factor, low, high):  # type: ignore[no-untyped-def]
+def draw_float32(key, position, words, y, n, moved, factor, low, high):
     """Numbers in [0, 1) from 24 bits of a word each; where ``moved``, in [low, high)."""
     for start in range(0, n, _CHUNK):
         some = min(_CHUNK, n - start)
@@ -91,7 +91,7 @@ def draw_float32(key, position, words, y, n, moved, factor, low, high):  # type:
                 y[i] = T(low) if x == T(high) else x  # rounding may have reached the open end
 
 
-def _draw_float64(key, position, words, pairs, y, n, moved, factor, low, high):  # type: ignore[no-untyped-def]
+def _draw_float64(key, position, words, pairs, y, n, moved, factor, low, high):
     """Numbers in [0, 1) from 53 bits of two words each; where ``moved``, in [low, high).
 
     x factor + low is rounded once: the errors of product and sum are found (Dekker, Knuth) and added
@@ -130,7 +130,7 @@ draw_float64 = Kernel(
 
 
 @native("T* y, i64 n, T value")
-def fill(y, n, value, part, parts):  # type: ignore[no-untyped-def]
+def fill(y, n, value, part, parts):
     """One value everywhere."""
     start = n * part // parts
     for i in range(start, n * (part + 1) // parts):

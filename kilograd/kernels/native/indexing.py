@@ -21,7 +21,7 @@ _MOVERS = {4: np.dtype(np.float32), 8: np.dtype(np.float64)}  # any element is m
 
 
 @inline
-def planes(outer, part, parts):  # type: ignore[no-untyped-def]
+def planes(outer, part, parts):
     """This thread's outer planes: its share, or all where there are fewer than threads."""
     start, stop = share(outer, part, parts)
     if outer < parts:
@@ -30,7 +30,7 @@ def planes(outer, part, parts):  # type: ignore[no-untyped-def]
 
 
 @inline
-def columns(outer, inner, part, parts):  # type: ignore[no-untyped-def]
+def columns(outer, inner, part, parts):
     """This thread's columns: all, or its share where it has all planes."""
     start, stop = share(inner, part, parts)
     if outer >= parts:
@@ -39,7 +39,7 @@ def columns(outer, inner, part, parts):  # type: ignore[no-untyped-def]
 
 
 @inline
-def place_of(index, n, lowest, status):  # type: ignore[no-untyped-def]
+def place_of(index, n, lowest, status):
     """The place an index means, or -1 if it is out of bounds; ``lowest`` is 0 or -n."""
     if index < lowest or index >= n:
         status[0] = 1
@@ -48,7 +48,7 @@ def place_of(index, n, lowest, status):  # type: ignore[no-untyped-def]
 
 
 @native("T* x, i64* index, T* y, i64* status, i64 outer, i64 n, i64 inner, i64 count, i64 lowest")
-def take_slices(x, index, y, status, outer, n, inner, count, lowest, part, parts):  # type: ignore[no-untyped-def]
+def take_slices(x, index, y, status, outer, n, inner, count, lowest, part, parts):
     """y[o, k] = x[o, index[k]]."""
     start, stop = share(outer * count, part, parts)
     k = start % max(count, 1)
@@ -69,7 +69,7 @@ def take_slices(x, index, y, status, outer, n, inner, count, lowest, part, parts
     "T* v, i64* index, T* y, i64* status, i64 outer, i64 n, i64 inner, i64 count, i64 lowest,"
     "i64 skipped"
 )
-def add_slices(v, index, y, status, outer, n, inner, count, lowest, skipped, part, parts):  # type: ignore[no-untyped-def]
+def add_slices(v, index, y, status, outer, n, inner, count, lowest, skipped, part, parts):
     """y[o, index[k]] += v[o, k], but for the row ``skipped``."""
     start, stop = planes(outer, part, parts)
     first, last = columns(outer, inner, part, parts)
@@ -83,7 +83,7 @@ def add_slices(v, index, y, status, outer, n, inner, count, lowest, skipped, par
 
 
 @native("T* x, i64* index, T* y, i64* status, i64 outer, i64 n, i64 inner, i64 count, i64 lowest")
-def take_elements(x, index, y, status, outer, n, inner, count, lowest, part, parts):  # type: ignore[no-untyped-def]
+def take_elements(x, index, y, status, outer, n, inner, count, lowest, part, parts):
     """y[o, k, j] = x[o, index[o, k, j], j]."""
     start, stop = planes(outer, part, parts)
     first, last = columns(outer, inner, part, parts)
@@ -100,7 +100,7 @@ def take_elements(x, index, y, status, outer, n, inner, count, lowest, part, par
     "T* v, i64* index, T* y, i64* status, i64 outer, i64 n, i64 inner, i64 count, i64 lowest,"
     "i64 adds"
 )
-def put_elements(v, index, y, status, outer, n, inner, count, lowest, adds, part, parts):  # type: ignore[no-untyped-def]
+def put_elements(v, index, y, status, outer, n, inner, count, lowest, adds, part, parts):
     """y[o, index[o, k, j], j] = v[o, k, j], or += where ``adds``."""
     start, stop = planes(outer, part, parts)
     first, last = columns(outer, inner, part, parts)
@@ -115,7 +115,7 @@ def put_elements(v, index, y, status, outer, n, inner, count, lowest, adds, part
 
 
 @native("i64* classes, i64* y, i64* status, i64 n, i64 count")
-def set_ones(classes, y, status, n, count, part, parts):  # type: ignore[no-untyped-def]
+def set_ones(classes, y, status, n, count, part, parts):
     """y[i, classes[i]] = 1, the other elements 0."""
     start, stop = share(n, part, parts)
     for i in range(start * count, stop * count):
@@ -127,7 +127,7 @@ def set_ones(classes, y, status, n, count, part, parts):  # type: ignore[no-unty
 
 
 @native("i64* index, i64* status, i64 size, i64 n")
-def find_outside(index, status, size, n, part, parts):  # type: ignore[no-untyped-def]
+def find_outside(index, status, size, n, part, parts):
     """Set the status if an index is not in [0, n)."""
     start, stop = share(size, part, parts)
     outside = 0

@@ -9,17 +9,18 @@ import numpy as np
 from kilograd.kernels import losses
 from kilograd.kernels.native.build import T, exp, log, native, share
 from kilograd.kernels.native.plan import floats, twin
+from kilograd.kernels.native.softmax import _with_bits as with_bits
+from kilograd.kernels.native.softmax import greater, largest
 
 _HOW = {"none": 0, "sum": 1, "mean": 2}
 
 
-@native(
-    "T* x, i64* target, T* w, i64 has_w, T* e, T* total, i64* at, T* each, T* weight, i64* status, "
-    "i64 n, i64 c, i64 length, i64 ignored, i64 softmax",
-    sums=True,
+@with_bits(
+    "T* x, B* bits, i64* target, T* w, i64 has_w, T* e, B* e_bits, T* total, i64* at, T* each, "
+    "T* weight, i64* status, i64 n, i64 c, i64 length, i64 ignored, i64 softmax"
 )
 def class_losses(
-    x: Any, target: Any, w: Any, has_w: int, e: Any, total: Any, at: Any, each: Any, weight: Any,
+    x: Any, bits: Any, target: Any, w: Any, has_w: int, e: Any, e_bits: Any, total: Any, at: Any, each: Any, weight: Any,
     status: Any, n: int, c: int, length: int, ignored: int, softmax: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """Each row's loss and weight; for a cross entropy also exp(x - max) and its sum."""
@@ -42,23 +43,16 @@ def class_losses(
         loss = -x[place]
         if softmax != 0:
             if length == 1:
-                top = x[first]
-                for j in range(c):
-                    top = max(top, x[first + j])
-                amount = T(0.0)
-                for j in range(c):
-                    v = exp(x[first + j] - top)
-                    e[first + j] = v
-                    amount += v
+                top = largest(bits, first, c, e, e_bits, first)
             else:
                 top = x[first]
                 for j in range(c):
-                    top = max(top, x[first + j * length])
-                amount = T(0.0)
-                for j in range(c):
-                    v = exp(x[first + j * length] - top)
-                    e[first + j * length] = v
-                    amount += v
+                    top = greater(x[first + j * length], top)
+            amount = T(0.0)
+            for j in range(c):
+                v = exp(x[first + j * length] - top)
+                e[first + j * length] = v
+                amount += v
             total[row] = amount
             loss += top + log(amount)
         each[row] = loss * share_of if share_of != T(0.0) else T(0.0)
@@ -100,12 +94,8 @@ def class_losses_gradient(
         first = row // length * c * length + row % length
         if softmax != 0:
             scale = f / total[row]
-            if length == 1:
-                for j in range(c):
-                    d[first + j] = e[first + j] * scale
-            else:
-                for j in range(c):
-                    d[first + j * length] = e[first + j * length] * scale
+            for j in range(c):
+                d[first + j * length] = e[first + j * length] * scale
         else:
             for j in range(c):
                 d[first + j * length] = T(0.0)
@@ -124,7 +114,7 @@ def _forward(plan: Any, x: Any, target: Any, w: Any, ignored: int, how: str, sof
     loss = each if how == "none" else plan.empty((), x.dtype)
     count = plan.empty((), np.float64)
     plan.call(
-        class_losses, x, target, w, int(w is not None), e, total, at, each, weight, plan.status(),
+        class_losses[x.dtype], x, x, target, w, int(w is not None), e, e, total, at, each, weight, plan.status(),
         n, c, length, ignored, int(softmax), dtype=x.dtype, work=8 * x.size,
     )  # fmt: skip
     plan.call(reduced, each, weight, rows, loss, count, _HOW[how], dtype=x.dtype, work=rows)

@@ -21,7 +21,8 @@ from kilograd.kernels.native.build import T, f64, inline, native, share
 from kilograd.kernels.native.plan import floats, size, twin
 from kilograd.kernels.native.reductions import sum_columns
 
-SHORT = 16  # planes shorter than this are taken as columns
+SHORT = 64  # planes shorter than this are taken as columns
+COLUMNS = 1024  # so many at a time, for their sums to stay in the cache
 CHUNK = 32  # rows whose share of dw and db one thread adds up
 
 
@@ -107,6 +108,7 @@ def row_moments(x, at, n):
     sums=True,
 )
 def layer_norm_rows(x, w, b, y, mean, r, n, width, eps, has_w, has_b, part, parts):
+    """y, and each row's mean and r."""
     start, stop = share(n, part, parts)
     for i in range(start, stop):
         at = i * width
@@ -170,6 +172,7 @@ def layer_norm_gradient_rows(g, x, w, mean, r, dx, dw, db, n, width, has_w, part
 
 @native("T* x, T* w, T* y, T* r, i64 n, i64 width, f64 eps, i64 has_w", sums=True)
 def rms_norm_rows(x, w, y, r, n, width, eps, has_w, part, parts):
+    """y, and each row's r."""
     start, stop = share(n, part, parts)
     for i in range(start, stop):
         at = i * width
@@ -245,6 +248,7 @@ def plane_moments(x, c, n, channels, length):
 
 @native("T* x, T* mean, T* var, i64 n, i64 channels, i64 length", sums=True)
 def moments_of_planes(x, mean, var, n, channels, length, part, parts):
+    """Mean and variance of each channel."""
     start, stop = share(channels, part, parts)
     for c in range(start, stop):
         k, rest, v = plane_moments(x, c, n, channels, length)
@@ -259,6 +263,7 @@ def moments_of_planes(x, mean, var, n, channels, length, part, parts):
 def batch_norm_planes(
     x, w, b, y, mean, r, var, n, channels, length, eps, has_w, has_b, part, parts
 ):  # fmt: skip
+    """y, and each channel's mean, r and variance."""
     start, stop = share(channels, part, parts)
     for channel in range(start, stop):
         k, rest, v = plane_moments(x, channel, n, channels, length)
@@ -283,6 +288,7 @@ def batch_norm_planes(
 def batch_norm_gradient_planes(
     g, x, w, mean, r, dx, dw, db, n, channels, length, has_w, part, parts
 ):  # fmt: skip
+    """dx, dw and db, a channel at a time."""
     start, stop = share(channels, part, parts)
     count = n * length
     for channel in range(start, stop):
@@ -319,6 +325,7 @@ def scaled_planes(x, a, c, y, planes, length, period, part, parts):
 
 @native("T* x, T* a, T* c, T* y, i64 n, i64 width", sums=True)
 def scaled_columns(x, a, c, y, n, width, part, parts):
+    """x (n, width) a + c, numbers for each column."""
     start, stop = share(n, part, parts)
     for at in range(start * width, stop * width, width):
         for j in range(width):
@@ -327,6 +334,7 @@ def scaled_columns(x, a, c, y, n, width, part, parts):
 
 @native("T* g, T* x, T* a, T* b, T* c, T* dx, i64 planes, i64 length, i64 period", sums=True)
 def scaled_gradient_planes(g, x, a, b, c, dx, planes, length, period, part, parts):
+    """Each plane g a + x b + c, the numbers repeating after ``period`` planes."""
     start, stop = share(planes, part, parts)
     for i in range(start, stop):
         p = a[i % period]
@@ -338,6 +346,7 @@ def scaled_gradient_planes(g, x, a, b, c, dx, planes, length, period, part, part
 
 @native("T* g, T* x, T* a, T* b, T* c, T* dx, i64 n, i64 width", sums=True)
 def scaled_gradient_columns(g, x, a, b, c, dx, n, width, part, parts):
+    """g a + x b + c of (n, width), numbers for each column."""
     start, stop = share(n, part, parts)
     for at in range(start * width, stop * width, width):
         for j in range(width):
@@ -349,7 +358,7 @@ def scaled_gradient_columns(g, x, a, b, c, dx, n, width, part, parts):
 
 
 @inline
-def column_moments(x, n, first, stop, length, width, k, s, q):
+def column_moments(x, n, first, stop, width, k, s, q):
     """In s and q: Σ (x - k) and Σ (x - k)² of columns; k is given for each of them."""
     for j in range(first, stop):
         s[j] = f64(0)
@@ -392,7 +401,7 @@ def channel_from_columns(x, n, c, length, width, k, s, q):
         near = T(f64(k[first]) + rest)
         for j in range(first, first + length):
             k[j] = near
-        column_moments(x, n, first, first + length, length, width, k, s, q)
+        column_moments(x, n, first, first + length, width, k, s, q)
         rest = 0.0
     return rest, var
 
@@ -408,47 +417,39 @@ def batch_norm_columns(
     """Also the moments alone, where there is no y."""
     start, stop = share(channels, part, parts)
     width = channels * length
-    for channel in range(start, stop):
-        for j in range(channel * length, (channel + 1) * length):
-            k[j] = x[channel * length]
-    column_moments(x, n, start * length, stop * length, length, width, k, s, q)
-    for channel in range(start, stop):
-        rest, v = channel_from_columns(x, n, channel, length, width, k, s, q)
-        mean[channel] = T(f64(k[channel * length]) + rest)
-        var[channel] = T(v)
-        if has_y:
-            root = 1 / math.sqrt(v + eps)
-            r[channel] = T(root)
-            if has_w:
-                root *= f64(w[channel])
-            shift = -rest * root + (f64(b[channel]) if has_b else 0.0)
+    step = max(1, COLUMNS // length)
+    for begin in range(start, stop, step):
+        end = min(begin + step, stop)
+        for channel in range(begin, end):
             for j in range(channel * length, (channel + 1) * length):
-                a[j] = T(root)
-                c[j] = T(shift)
-    if has_y:
-        for i in range(n):
-            at = i * width
-            for j in range(start * length, stop * length):
-                y[at + j] = (x[at + j] - k[j]) * a[j] + c[j]
+                k[j] = x[channel * length]
+        column_moments(x, n, begin * length, end * length, width, k, s, q)
+        for channel in range(begin, end):
+            rest, v = channel_from_columns(x, n, channel, length, width, k, s, q)
+            mean[channel] = T(f64(k[channel * length]) + rest)
+            var[channel] = T(v)
+            if has_y:
+                root = 1 / math.sqrt(v + eps)
+                r[channel] = T(root)
+                if has_w:
+                    root *= f64(w[channel])
+                shift = -rest * root + (f64(b[channel]) if has_b else 0.0)
+                for j in range(channel * length, (channel + 1) * length):
+                    a[j] = T(root)
+                    c[j] = T(shift)
+        if has_y:
+            for i in range(n):
+                at = i * width
+                for j in range(begin * length, end * length):
+                    y[at + j] = (x[at + j] - k[j]) * a[j] + c[j]
 
 
-@native(
-    "T* g, T* x, T* w, T* mean, T* r, T* dx, T* dw, T* db, T* k, T* a, T* b, T* c, f64* t, f64* s, i64 n, i64 channels, i64 length, i64 has_w",
-    sums=True,
-)
-def batch_norm_gradient_columns(
-    g, x, w, mean, r, dx, dw, db, k, a, b, c, t, s, n, channels, length, has_w, part, parts
-):  # fmt: skip
-    first, last = share(channels, part, parts)
-    width = channels * length
-    count = n * length
-    start = first * length
-    stop = last * length
-    for channel in range(first, last):
-        for j in range(channel * length, (channel + 1) * length):
-            k[j] = mean[channel]
-            t[j] = f64(0)
-            s[j] = f64(0)
+@inline
+def column_products(g, x, n, start, stop, width, k, t, s):
+    """In t and s: Σ g and Σ g (x - k) of columns."""
+    for j in range(start, stop):
+        t[j] = f64(0)
+        s[j] = f64(0)
     for i in range(0, n - 3, 4):
         at = i * width
         for j in range(start, stop):
@@ -467,24 +468,44 @@ def batch_norm_gradient_columns(
         for j in range(start, stop):
             t[j] += f64(g[at + j])
             s[j] += f64(g[at + j] * (x[at + j] - k[j]))
-    for channel in range(first, last):
-        t_all = 0.0
-        s_all = 0.0
-        for j in range(channel * length, (channel + 1) * length):
-            t_all += t[j]
-            s_all += s[j]
-        root = f64(r[channel])
-        dw[channel] = T(s_all * root)
-        db[channel] = T(t_all)
-        scale = root * f64(w[channel]) if has_w else root
-        for j in range(channel * length, (channel + 1) * length):
-            a[j] = T(scale)
-            b[j] = T(-s_all * root * root * scale / count)
-            c[j] = T(-t_all * scale / count)
-    for i in range(n):
-        at = i * width
-        for j in range(start, stop):
-            dx[at + j] = g[at + j] * a[j] + ((x[at + j] - k[j]) * b[j] + c[j])
+
+
+@native(
+    "T* g, T* x, T* w, T* mean, T* r, T* dx, T* dw, T* db, T* k, T* a, T* b, T* c, f64* t, f64* s, i64 n, i64 channels, i64 length, i64 has_w",
+    sums=True,
+)
+def batch_norm_gradient_columns(
+    g, x, w, mean, r, dx, dw, db, k, a, b, c, t, s, n, channels, length, has_w, part, parts
+):  # fmt: skip
+    """dx, dw and db, COLUMNS at a time."""
+    start, stop = share(channels, part, parts)
+    width = channels * length
+    count = n * length
+    step = max(1, COLUMNS // length)
+    for begin in range(start, stop, step):
+        end = min(begin + step, stop)
+        for channel in range(begin, end):
+            for j in range(channel * length, (channel + 1) * length):
+                k[j] = mean[channel]
+        column_products(g, x, n, begin * length, end * length, width, k, t, s)
+        for channel in range(begin, end):
+            t_all = 0.0
+            s_all = 0.0
+            for j in range(channel * length, (channel + 1) * length):
+                t_all += t[j]
+                s_all += s[j]
+            root = f64(r[channel])
+            dw[channel] = T(s_all * root)
+            db[channel] = T(t_all)
+            scale = root * f64(w[channel]) if has_w else root
+            for j in range(channel * length, (channel + 1) * length):
+                a[j] = T(scale)
+                b[j] = T(-s_all * root * root * scale / count)
+                c[j] = T(-t_all * scale / count)
+        for i in range(n):
+            at = i * width
+            for j in range(begin * length, end * length):
+                dx[at + j] = g[at + j] * a[j] + ((x[at + j] - k[j]) * b[j] + c[j])
 
 
 # --- groups ---------------------------------------------------------------------------------------
@@ -573,6 +594,7 @@ def _packed(plan: Any, *arrays: Any) -> list[Any]:
 
 @twin(norm.layer_norm)
 def layer_norm(plan: Any, x: Any, w: Any, b: Any, eps: float) -> Any:
+    """y, mean, r."""
     if not _served(x, w, b):
         return NotImplemented
     x, w, b = _packed(plan, x, w, b)
@@ -586,6 +608,7 @@ def layer_norm(plan: Any, x: Any, w: Any, b: Any, eps: float) -> Any:
 
 @twin(norm.layer_norm_gradient)
 def layer_norm_gradient(plan: Any, g: Any, x: Any, w: Any, mean: Any, r: Any) -> Any:
+    """dx, dw, db."""
     if not _served(x, g, w, mean, r) or g.shape != x.shape:
         return NotImplemented
     g, x, w, mean, r = _packed(plan, g, x, w, mean, r)
@@ -601,6 +624,7 @@ def layer_norm_gradient(plan: Any, g: Any, x: Any, w: Any, mean: Any, r: Any) ->
 
 @twin(norm.rms_norm)
 def rms_norm(plan: Any, x: Any, w: Any, eps: float) -> Any:
+    """y, r."""
     if not _served(x, w):
         return NotImplemented
     x, w = _packed(plan, x, w)
@@ -614,6 +638,7 @@ def rms_norm(plan: Any, x: Any, w: Any, eps: float) -> Any:
 
 @twin(norm.rms_norm_gradient)
 def rms_norm_gradient(plan: Any, g: Any, x: Any, w: Any, r: Any) -> Any:
+    """dx, dw."""
     if not _served(x, g, w, r) or g.shape != x.shape:
         return NotImplemented
     g, x, w, r = _packed(plan, g, x, w, r)
@@ -652,6 +677,7 @@ def scaled(plan: Any, x: Any, scale: Any, shift: Any) -> Any:
 
 @twin(norm.scaled_gradient)
 def scaled_gradient(plan: Any, g: Any, x: Any, a: Any, b: Any, c: Any) -> Any:
+    """The scales may be one row for all samples, or one for each."""
     if not _served(x, g, a, b, c) or g.shape != x.shape or not a.shape == b.shape == c.shape:
         return NotImplemented
     g, x, a, b, c = _packed(plan, g, x, a, b, c)
@@ -667,6 +693,7 @@ def scaled_gradient(plan: Any, g: Any, x: Any, a: Any, b: Any, c: Any) -> Any:
 
 @twin(norm.channel_moments)
 def channel_moments(plan: Any, x: Any) -> Any:
+    """Mean, variance."""
     if not _served(x):
         return NotImplemented
     x = plan.as_contiguous(x)
@@ -691,6 +718,7 @@ def _scratch(plan: Any, width: int, dtype: Any, rows: int) -> list[Any]:
 
 @twin(norm.batch_norm)
 def batch_norm(plan: Any, x: Any, w: Any, b: Any, eps: float) -> Any:
+    """y, mean, r, variance."""
     if not _served(x, w, b):
         return NotImplemented
     x, w, b = _packed(plan, x, w, b)
@@ -710,6 +738,7 @@ def batch_norm(plan: Any, x: Any, w: Any, b: Any, eps: float) -> Any:
 
 @twin(norm.batch_norm_gradient)
 def batch_norm_gradient(plan: Any, g: Any, x: Any, w: Any, mean: Any, r: Any) -> Any:
+    """dx, dw, db."""
     if not _served(x, g, w, mean, r) or g.shape != x.shape:
         return NotImplemented
     g, x, w, mean, r = _packed(plan, g, x, w, mean, r)
@@ -729,6 +758,7 @@ def batch_norm_gradient(plan: Any, g: Any, x: Any, w: Any, mean: Any, r: Any) ->
 
 @twin(norm.group_norm)
 def group_norm(plan: Any, x: Any, w: Any, b: Any, groups: int, eps: float) -> Any:
+    """y, mean, r."""
     if not _served(x, w, b):
         return NotImplemented
     x, w, b = _packed(plan, x, w, b)
@@ -744,6 +774,7 @@ def group_norm(plan: Any, x: Any, w: Any, b: Any, groups: int, eps: float) -> An
 
 @twin(norm.group_norm_gradient)
 def group_norm_gradient(plan: Any, g: Any, x: Any, w: Any, mean: Any, r: Any, groups: int) -> Any:
+    """dx, dw, db."""
     if not _served(x, g, w, mean, r) or g.shape != x.shape:
         return NotImplemented
     g, x, w, mean, r = _packed(plan, g, x, w, mean, r)

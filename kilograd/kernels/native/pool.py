@@ -1,8 +1,8 @@
-"""Pooling, natively: a row of the result at a time, one window element after the other.
+"""Pooling, natively: a row of the result at a time.
 
-For each element of a window there is a loop along the row of results; so the loop is long, borders
-are only a matter of where it begins and ends, and the compiler makes vectors of it. Windows of 2x2
-that do not overlap have loops of their own. Threads divide the planes (N * C).
+A sum has a loop along the row for each element of its window: the loop is long, and borders are only
+a matter of where it begins and ends. A maximum is found window by window. Windows of 2x2 that do not
+overlap have loops of their own, which the compiler makes vectors of.
 """
 
 from __future__ import annotations
@@ -47,20 +47,21 @@ def max_pool(x, y, at, lowest, planes, H, W, OH, OW, kh, kw, sh, sw, ph, pw, dh,
     """
     start, stop = share(planes * OH, part, parts)
     for k in range(start, stop):
-        plane, row, to = (k // OH) * H * W, k % OH, k * OW
+        plane, row = (k // OH) * H * W, k % OH
         top = first_in(row * sh - ph, dh)
+        bottom = min(row * sh - ph + (kh - 1) * dh + 1, H)
         for o in range(OW):
-            y[to + o] = lowest
-            at[to + o] = top * W + first_in(o * sw - pw, dw)
-        for r in range(top, min(row * sh - ph + (kh - 1) * dh + 1, H), dh):
-            for j in range(kw):
-                begin = r * W + j * dw - pw
-                low, high = reach(j * dw - pw, sw, W, OW)
-                for o in range(low, high):
-                    v = x[plane + begin + o * sw]
-                    better = (v > y[to + o]) | (v != v)
-                    at[to + o] = begin + o * sw if better else at[to + o]
-                    y[to + o] = v if better else y[to + o]
+            left = first_in(o * sw - pw, dw)
+            right = min(o * sw - pw + (kw - 1) * dw + 1, W)
+            best, where = lowest, top * W + left
+            for r in range(top, bottom, dh):
+                for i in range(r * W + left, r * W + right, dw):
+                    v = x[plane + i]
+                    better = (v > best) | (v != v)
+                    best = v if better else best
+                    where = i if better else where
+            y[k * OW + o] = best
+            at[k * OW + o] = where
 
 
 @native("T* x, T* y, i64* at, i64 planes, i64 H, i64 W, i64 OH, i64 OW")

@@ -23,7 +23,7 @@ _FEW, _DEEP, _PANEL = 64, 128, 64
 
 
 @inline
-def product(m, n, k, a, a_at, b, beta, c, c_at):  # type: ignore[no-untyped-def]
+def product(m, n, k, a, a_at, b, beta, c, c_at):
     """C = A B + beta C of A (m, k), B (k, n), C (m, n); for few rows, in small products.
 
     B lies in panels, each a contiguous matrix (k, 64): rows that are a power of two apart would
@@ -40,21 +40,21 @@ def product(m, n, k, a, a_at, b, beta, c, c_at):  # type: ignore[no-untyped-def]
 
 
 @inline
-def copy(x, x_at, y, y_at, n):  # type: ignore[no-untyped-def]
+def copy(x, x_at, y, y_at, n):
     """y = x."""
     for i in range(n):
         y[y_at + i] = x[x_at + i]
 
 
 @inline
-def add(x, x_at, y, y_at, z, z_at, n):  # type: ignore[no-untyped-def]
+def add(x, x_at, y, y_at, z, z_at, n):
     """z = x + y."""
     for i in range(n):
         z[z_at + i] = x[x_at + i] + y[y_at + i]
 
 
 @inline
-def transpose_tile(x, x_at, columns, y, y_at, rows, r, r_stop, c, c_stop):  # type: ignore[no-untyped-def]
+def transpose_tile(x, x_at, columns, y, y_at, rows, r, r_stop, c, c_stop):
     """y[c, r] = x[r, c] for some rows and columns of x (rows, columns)."""
     for j in range(c, c_stop):
         for i in range(r, r_stop):
@@ -62,7 +62,7 @@ def transpose_tile(x, x_at, columns, y, y_at, rows, r, r_stop, c, c_stop):  # ty
 
 
 @native("T* x, T* y, i64 n, i64 k")
-def transposed_panels(x, y, n, k, part, parts):  # type: ignore[no-untyped-def]
+def transposed_panels(x, y, n, k, part, parts):
     """xᵀ (k, n) in panels, in tiles: what is read of a cache line is used while it is there."""
     start, stop = share((k + 15) // 16, part, parts)
     for first in range(0, n, _PANEL):
@@ -85,7 +85,7 @@ def transposed_panels(x, y, n, k, part, parts):  # type: ignore[no-untyped-def]
 
 
 @native("T* x, T* y, i64 k, i64 n")
-def panels(x, y, k, n, part, parts):  # type: ignore[no-untyped-def]
+def panels(x, y, k, n, part, parts):
     """X (k, n) in panels."""
     start, stop = share(k, part, parts)
     for first in range(0, n, _PANEL):
@@ -95,7 +95,7 @@ def panels(x, y, k, n, part, parts):  # type: ignore[no-untyped-def]
 
 
 @native("T* x, T* g, T* out, i64 rows, i64 n, i64 k")
-def weight_gradient(x, g, out, rows, n, k, part, parts):  # type: ignore[no-untyped-def]
+def weight_gradient(x, g, out, rows, n, k, part, parts):
     """Out (n, k) = gᵀ x over all rows of g (rows, n), x (rows, k)."""
     start, stop = share(n, part, parts)
     if stop > start:
@@ -103,7 +103,7 @@ def weight_gradient(x, g, out, rows, n, k, part, parts):  # type: ignore[no-unty
 
 
 @native("T* x, T* out, i64 rows, i64 n")
-def column_sums(x, out, rows, n, part, parts):  # type: ignore[no-untyped-def]
+def column_sums(x, out, rows, n, part, parts):
     """Out (n) = the sum of the rows of x (rows, n), four at a time."""
     start, stop = share(n, part, parts)
     for j in range(start, stop):
@@ -123,7 +123,7 @@ def column_sums(x, out, rows, n, part, parts):  # type: ignore[no-untyped-def]
 
 
 @inline
-def lstm_cell(gates, from_h, f, bias, biased, act, a, c, s, c_before, tanh_c, k, out, size):  # type: ignore[no-untyped-def]
+def lstm_cell(gates, from_h, f, bias, biased, act, a, c, s, c_before, tanh_c, k, out, size):
     """One row: the gates' activations, the new cell, and what the output gate lets out of it."""
     for j in range(size):
         x_i = gates[a + j] + from_h[f + j]
@@ -157,7 +157,7 @@ def lstm_cell(gates, from_h, f, bias, biased, act, a, c, s, c_before, tanh_c, k,
 def lstm_forward(
     gates, bias, h0, c0, w, w_hr, y, h, c, act, before, c_before, tanh_c, from_h, out, sizes, steps,
     rows, batch, size, wide, reverse, biased, projected, part, parts,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """All steps; wᵀ (P, 4H), w_hrᵀ (H, P) lie in panels, from_h (B, 4H), out (B, H) are scratch."""
     start, stop = share(batch, part, parts)
     copy(h0, start * wide, h, start * wide, (stop - start) * wide)
@@ -186,7 +186,7 @@ def lstm_forward(
 
 
 @inline
-def lstm_cell_gradient(act, a, c_before, tanh_c, k, out, o, gc, s, d, size):  # type: ignore[no-untyped-def]
+def lstm_cell_gradient(act, a, c_before, tanh_c, k, out, o, gc, s, d, size):
     """From the gradients of a row's output and cell to those of its gates and the cell before."""
     for j in range(size):
         into = act[a + j]
@@ -211,7 +211,7 @@ def lstm_cell_gradient(act, a, c_before, tanh_c, k, out, o, gc, s, d, size):  # 
 def lstm_backward(
     gy, gh0, gc0, w, w_hr, act, c_before, tanh_c, d, gh, gc, gys, shown, out, sizes, steps, rows,
     batch, size, wide, reverse, projected, part, parts,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """All steps, the last one first; w (4H, P) and w_hr (P, H) lie in panels.
 
     gys (rows, P): gradients of what each step gave; shown (rows, H): what w_hr was multiplied by.
@@ -292,7 +292,7 @@ def lstm_gradient(
 
 
 @inline
-def gru_cell(act, a, gates, from_h, f, bias, biased, inner, k, h, s, size):  # type: ignore[no-untyped-def]
+def gru_cell(act, a, gates, from_h, f, bias, biased, inner, k, h, s, size):
     """One row: the activations of its gates, and the new state; ``from_h`` is h wᵀ."""
     for j in range(size):
         x_r, x_z, x_n = from_h[f + j], from_h[f + size + j], from_h[f + 2 * size + j]
@@ -317,7 +317,7 @@ def gru_cell(act, a, gates, from_h, f, bias, biased, inner, k, h, s, size):  # t
 def gru_forward(
     gates, bias, h0, w, y, h, act, before, inner, from_h, sizes, steps, rows, batch, size, reverse,
     biased, part, parts,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """All steps; wᵀ (H, 3H) lies in panels, from_h (B, 3H) is scratch."""
     start, stop = share(batch, part, parts)
     copy(h0, start * size, h, start * size, (stop - start) * size)
@@ -340,7 +340,7 @@ def gru_forward(
 
 
 @inline
-def gru_cell_gradient(gy, act, a, before, inner, k, d, d_h, gh, s, size):  # type: ignore[no-untyped-def]
+def gru_cell_gradient(gy, act, a, before, inner, k, d, d_h, gh, s, size):
     """From the gradient of a row's new state to those of its gates, and z's share of the one before."""
     for j in range(size):
         r, z, new = act[a + j], act[a + size + j], act[a + 2 * size + j]
@@ -364,7 +364,7 @@ def gru_cell_gradient(gy, act, a, before, inner, k, d, d_h, gh, s, size):  # typ
 def gru_backward(
     gy, gh0, w, act, before, inner, d, d_h, gh, sizes, steps, rows, batch, size, reverse, part,
     parts,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """All steps, the last one first; w (3H, H) lies in panels, d_h the gradients of the state's share."""
     start, stop = share(batch, part, parts)
     copy(gh0, start * size, gh, start * size, (stop - start) * size)
@@ -428,7 +428,7 @@ def gru_gradient(
 def rnn_forward(
     gates, bias, h0, w, y, h, act, before, sizes, steps, rows, batch, size, reverse, biased,
     is_tanh, part, parts,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """All steps; wᵀ lies in panels."""
     start, stop = share(batch, part, parts)
     copy(h0, start * size, h, start * size, (stop - start) * size)
@@ -466,7 +466,7 @@ def rnn_forward(
 )
 def rnn_backward(
     gy, gh0, w, act, d, gh, sizes, steps, rows, batch, size, reverse, is_tanh, part, parts
-):  # type: ignore[no-untyped-def]
+):
     """All steps, the last one first; w lies in panels."""
     start, stop = share(batch, part, parts)
     copy(gh0, start * size, gh, start * size, (stop - start) * size)

@@ -212,18 +212,20 @@ def _reduce(x: Any, axis: tuple[int, ...], by: _Sum | _Extreme) -> Any:
     left = tuple(n for i, n in enumerate(shape) if i not in reduced)
     axes = _joined([(n, i in reduced) for i, n in enumerate(shape)])
     x = by.plan.as_contiguous(x)
-    if not any(r for _, r in axes):  # of axes of size 1, or of none: a copy, for x may be written to
+    if not any(
+        r for _, r in axes
+    ):  # of axes of size 1, or of none: a copy, for x may be written to
         axes = [(1, True), (size(shape), False)]
     while any(r for _, r in axes):
         sizes = [n for n, _ in axes]
         if not axes[-1][1]:  # ..., R, B
-            x = by.columns(x, size(tuple(sizes[:-2])), *sizes[-2:])
+            x = by.columns(x, size(tuple(sizes[:-2])), sizes[-2], sizes[-1])
             axes[-2:] = axes[-1:]
         elif len(axes) == 3 and sizes[2] < SHORT:  # R, A, short
             x = by.columns(x, 1, sizes[0], sizes[1] * sizes[2])
             axes = axes[1:]
         elif len(axes) == 3:  # R, A, R
-            x = by.rows(x, *sizes, size(tuple(sizes)))
+            x = by.rows(x, sizes[0], sizes[1], sizes[2], size(tuple(sizes)))
             axes = axes[1:2]
         elif len(axes) == 1 and sizes[0] > 2 * PIECE:  # all: pieces, which threads can share
             x = by.rows(x, 1, -(-sizes[0] // PIECE), PIECE, sizes[0])

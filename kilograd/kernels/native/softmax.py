@@ -1,4 +1,4 @@
-"""Softmax, its logarithm, their gradients and the cross entropy, along any axis.
+"""Softmax, its logarithm, and their gradients, along any axis.
 
 An array in C order is (n, rows, width) around the axis. With width 1 the axis lies in memory as rows;
 else a thread takes columns, as many as fit the cache, and goes down them.
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.kernels import activation, losses
+from kilograd.kernels import activation
 from kilograd.kernels.native.build import Kernel, T, exp, inline, log, native, share
 from kilograd.kernels.native.plan import FLOATS, floats, size, twin
 
@@ -58,6 +58,7 @@ def greater(a, b):
 
 @_with_bits("T* x, B* bits, T* y, B* y_bits, i64 n, i64 width")
 def softmax_rows(x, bits, y, y_bits, n, width, part, parts):
+    """exp(x - max) over its sum."""
     start, stop = share(n, part, parts)
     for at in range(start * width, stop * width, width):
         top = largest(bits, at, width, y, y_bits, at)
@@ -73,6 +74,7 @@ def softmax_rows(x, bits, y, y_bits, n, width, part, parts):
 
 @native("T* g, T* y, T* d, i64 n, i64 width", sums=True)
 def softmax_gradient_rows(g, y, d, n, width, part, parts):
+    """y (g - Σ g y)."""
     start, stop = share(n, part, parts)
     for at in range(start * width, stop * width, width):
         s = T(0)
@@ -84,20 +86,25 @@ def softmax_gradient_rows(g, y, d, n, width, part, parts):
 
 @_with_bits("T* x, B* bits, T* y, B* y_bits, i64 n, i64 width")
 def log_softmax_rows(x, bits, y, y_bits, n, width, part, parts):
+    """x - max - log Σ exp(x - max)."""
     start, stop = share(n, part, parts)
     for at in range(start * width, stop * width, width):
         top = largest(bits, at, width, y, y_bits, at)
         s = T(0)
         for j in range(at, at + width):
-            s += exp(x[j] - top)
+            d = x[j] - top
+            y[j] = (
+                d  # kept: LLVM would make the result x - (top + s), which loses s beside a large top
+            )
+            s += exp(d)
         s = log(s)
         for j in range(at, at + width):
-            d = x[j] - top
-            y[j] = d - s
+            y[j] -= s
 
 
 @native("T* g, T* y, T* d, i64 n, i64 width", sums=True)
 def log_softmax_gradient_rows(g, y, d, n, width, part, parts):
+    """g - exp(y) Σ g."""
     start, stop = share(n, part, parts)
     for at in range(start * width, stop * width, width):
         s = T(0)
@@ -107,38 +114,13 @@ def log_softmax_gradient_rows(g, y, d, n, width, part, parts):
             d[j] = g[j] - exp(y[j]) * s
 
 
-@_with_bits(
-    "T* x, B* bits, i64* target, T* loss, T* e, B* e_bits, T* sums, i64* status, i64 n, i64 width"
-)
-def cross_entropy_rows(
-    x, bits, target, loss, e, e_bits, sums, status, n, width, part, parts
-):  # fmt: skip
-    start, stop = share(n, part, parts)
-    for i in range(start, stop):
-        at = i * width
-        top = largest(bits, at, width, e, e_bits, at)
-        s = T(0)
-        for j in range(at, at + width):
-            v = exp(x[j] - top)
-            e[j] = v
-            s += v
-        sums[i] = s
-        # a target that is ignored may point into another row: its loss is not used
-        if 0 <= target[i] < n * width:
-            d = x[target[i]] - top
-            loss[i] = log(s) - d
-        else:
-            loss[i] = T(np.nan)
-            status[0] = 1
-
-
 # --- columns --------------------------------------------------------------------------------------
 # `at` runs over the results (n, width); `m` columns from there lie `base` into the array.
 
 
-@native("T* x, T* y, T* tops, T* sums, i64 n, i64 rows, i64 width, i64 how", sums=True)
-def softmax_columns(x, y, tops, sums, n, rows, width, how, part, parts):
-    """The softmax (how 0), its logarithm (1), or its numerators (2); also maxima and sums."""
+@native("T* x, T* y, T* tops, T* sums, i64 n, i64 rows, i64 width, i64 logarithm", sums=True)
+def softmax_columns(x, y, tops, sums, n, rows, width, logarithm, part, parts):
+    """The softmax, or its logarithm."""
     at, stop = share(n * width, part, parts)
     while at < stop:
         first = at % width
@@ -150,29 +132,34 @@ def softmax_columns(x, y, tops, sums, n, rows, width, how, part, parts):
         for p in range(base + width, base + rows * width, width):
             for j in range(m):
                 tops[at + j] = greater(tops[at + j], x[p + j])
-        for p in range(base, base + rows * width, width):
-            for j in range(m):
-                e = exp(x[p + j] - tops[at + j])
-                y[p + j] = e
-                sums[at + j] += e
-        if how == 0:
+        if logarithm:
+            for p in range(base, base + rows * width, width):
+                for j in range(m):
+                    d = x[p + j] - tops[at + j]
+                    y[p + j] = d
+                    sums[at + j] += exp(d)
+            for j in range(at, at + m):
+                sums[j] = log(sums[j])
+            for p in range(base, base + rows * width, width):
+                for j in range(m):
+                    y[p + j] -= sums[at + j]
+        else:
+            for p in range(base, base + rows * width, width):
+                for j in range(m):
+                    e = exp(x[p + j] - tops[at + j])
+                    y[p + j] = e
+                    sums[at + j] += e
             for j in range(at, at + m):
                 sums[j] = T(1) / sums[j]
             for p in range(base, base + rows * width, width):
                 for j in range(m):
                     y[p + j] *= sums[at + j]
-        elif how == 1:
-            for j in range(at, at + m):
-                sums[j] = log(sums[j])
-            for p in range(base, base + rows * width, width):
-                for j in range(m):
-                    d = x[p + j] - tops[at + j]
-                    y[p + j] = d - sums[at + j]
         at += m
 
 
 @native("T* g, T* y, T* d, T* sums, i64 n, i64 rows, i64 width, i64 logarithm", sums=True)
 def softmax_gradient_columns(g, y, d, sums, n, rows, width, logarithm, part, parts):
+    """The gradient of the softmax, or of its logarithm."""
     at, stop = share(n * width, part, parts)
     while at < stop:
         first = at % width
@@ -197,19 +184,6 @@ def softmax_gradient_columns(g, y, d, sums, n, rows, width, logarithm, part, par
         at += m
 
 
-@native("T* x, i64* target, T* tops, T* sums, T* loss, i64* status, i64 n, i64 size")
-def losses_at(x, target, tops, sums, loss, status, n, size, part, parts):
-    """log(sum) - (x at the target - maximum), for each of n columns."""
-    start, stop = share(n, part, parts)
-    for i in range(start, stop):
-        if 0 <= target[i] < size:
-            d = x[target[i]] - tops[i]
-            loss[i] = log(sums[i]) - d
-        else:
-            loss[i] = T(np.nan)
-            status[0] = 1
-
-
 # --- twins ----------------------------------------------------------------------------------------
 
 
@@ -224,10 +198,10 @@ def _served(axis: Any, *arrays: Any) -> bool:
     shape = arrays[0].shape
     if not floats(*arrays) or any(a.shape != shape for a in arrays) or not size(shape):
         return False
-    return isinstance(axis, (int, np.integer)) and -len(shape) <= axis < len(shape)
+    return isinstance(axis, int) and -len(shape) <= axis < len(shape)
 
 
-def _forward(plan: Any, x: Any, axis: int, by_rows: Kernels, how: int) -> Any:
+def _forward(plan: Any, x: Any, axis: int, by_rows: Kernels, logarithm: int) -> Any:
     if not _served(axis, x):
         return NotImplemented
     x = plan.as_contiguous(x)
@@ -238,7 +212,7 @@ def _forward(plan: Any, x: Any, axis: int, by_rows: Kernels, how: int) -> Any:
         plan.call(by_rows[dtype], x, x, y, y, n, rows, dtype=dtype, work=work)
     else:
         tops, sums = plan.empty((n * width,), dtype), plan.empty((n * width,), dtype)
-        more = (n, rows, width, how)
+        more = (n, rows, width, logarithm)
         plan.call(softmax_columns, x, y, tops, sums, *more, dtype=dtype, work=work)
     return y
 
@@ -261,44 +235,23 @@ def _gradient(plan: Any, g: Any, y: Any, axis: int, by_rows: Kernel, logarithm: 
 
 @twin(activation.softmax)
 def softmax(plan: Any, x: Any, axis: int) -> Any:
+    """Of floats along any axis."""
     return _forward(plan, x, axis, softmax_rows, 0)
 
 
 @twin(activation.softmax_gradient)
 def softmax_gradient(plan: Any, g: Any, y: Any, axis: int) -> Any:
+    """y (g - Σ g y)."""
     return _gradient(plan, g, y, axis, softmax_gradient_rows, 0)
 
 
 @twin(activation.log_softmax)
 def log_softmax(plan: Any, x: Any, axis: int) -> Any:
+    """Of floats along any axis."""
     return _forward(plan, x, axis, log_softmax_rows, 1)
 
 
 @twin(activation.log_softmax_gradient)
 def log_softmax_gradient(plan: Any, g: Any, y: Any, axis: int) -> Any:
+    """g - exp(y) Σ g."""
     return _gradient(plan, g, y, axis, log_softmax_gradient_rows, 1)
-
-
-@twin(losses.cross_entropy)
-def cross_entropy(plan: Any, x: Any, at: Any) -> Any:
-    """Loss, numerators and sums. ``at`` outside of x stops the program."""
-    shape = x.shape
-    if len(shape) not in (2, 3) or not _served(1, x) or at.dtype != np.int64:
-        return NotImplemented
-    n, rows, width = _around(shape, 1)
-    result = shape[:1] + shape[2:]
-    if at.shape != result:
-        return NotImplemented
-    x, at = plan.as_contiguous(x), plan.as_contiguous(at)
-    dtype, work = x.dtype, size(shape) * 4
-    e, loss, sums = plan.empty(shape, dtype), plan.empty(result, dtype), plan.empty(result, dtype)
-    status = plan.status()
-    if width == 1:
-        arrays = (x, x, at, loss, e, e, sums, status)
-        plan.call(cross_entropy_rows[dtype], *arrays, n, rows, dtype=dtype, work=work)
-    else:
-        tops = plan.empty(result, dtype)
-        plan.call(softmax_columns, x, e, tops, sums, n, rows, width, 2, dtype=dtype, work=work)
-        arrays = (x, at, tops, sums, loss, status)
-        plan.call(losses_at, *arrays, n * width, size(shape), dtype=dtype, work=n * width * 4)
-    return loss, e, sums

@@ -13,10 +13,10 @@ import numpy as np
 
 from kilograd.errors import ShapeError
 from kilograd.functions.calling import function
+from kilograd.kernels.place import demand, in_range
 from kilograd.nn.functional.affine import linear
 from kilograd.nn.functional.distance import pairwise_distance
 from kilograd.nn.functional.sizes import in_float32
-from kilograd.kernels.place import demand, in_range
 from kilograd.ops import activation as activation_ops
 from kilograd.ops import ctc as ctc_ops
 from kilograd.ops import elementwise as ew

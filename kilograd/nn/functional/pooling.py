@@ -11,8 +11,8 @@ from kilograd import random
 from kilograd.errors import ShapeError
 from kilograd.functions.calling import function
 from kilograd.kernels import pool as kernels
-from kilograd.nn.functional.sizes import batched, in_float32, per_dim, unbatched
 from kilograd.kernels.place import in_range
+from kilograd.nn.functional.sizes import batched, in_float32, per_dim, unbatched
 from kilograd.ops import elementwise as ew
 from kilograd.ops import pool as ops
 from kilograd.tensor import Tensor, wrap
