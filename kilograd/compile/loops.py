@@ -147,7 +147,7 @@ class _Writer:
         name = "_".join(w for w in dict.fromkeys(words) if w.isidentifier())[:48].strip("_")
         name = f"loop_{name}".rstrip("_")
         text = f"def {name}(a, part, parts):\n" + "\n".join(self.lines) + "\n"
-        return Loop(Generated(name, text, sums=bool(sums)), self._dtype(), self.args, divides)
+        return Loop(Generated(name, text), self._dtype(), self.args, divides)
 
     def _dtype(self) -> np.dtype:
         """Which versions of exp, tanh … the loop calls."""
@@ -246,7 +246,7 @@ class _Writer:
             elif o.role == "sum":
                 text, _ = known[self._sum(o).of]
                 if s[d] == 0:
-                    self.line(depth + 1, f"{name}_sum += {text}")
+                    self.line(depth + 1, f"{name}_sum = plus({name}_sum, {text})")
                 else:
                     self.line(depth + 1, f"{name}[{at(o, s)}] += {text}")
         for o, s in sums:

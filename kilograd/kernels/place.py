@@ -109,7 +109,8 @@ def scatter_zeros(v: Array, index: Array, shape: tuple[int, ...], axis: int) -> 
 def index_assign(x: Array, v: Any, index: Array, axis: int) -> Array:
     """A copy of x with v written to the slices along an axis that a 1-d index names."""
     y = x.copy()
-    y[(*(slice(None),) * axis, index)] = v
+    where: Any = (*(slice(None),) * axis, index)
+    y[where] = v
     return y
 
 

@@ -6,6 +6,7 @@ Each takes ``reduction`` ("mean", "sum" or "none"); the other losses are made of
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -117,10 +118,11 @@ def binary_cross_entropy(p, t, w, *, reduction="mean"):
 
 @binary_cross_entropy.vjp("p")
 def _(g, p, t, w, reduction):
-    if not isinstance(p, Box):
-        slope = kernels.binary_cross_entropy_slope(p, t)
+    if isinstance(p, Box):
+        q: Any = p
+        slope = (q - t) / np.maximum(q * (1 - q), 1e-12)
     else:
-        slope = (p - t) / np.maximum(p * (1 - p), 1e-12)
+        slope = kernels.binary_cross_entropy_slope(p, t)
     if w is not None:
         slope = slope * w
     return slope * _spread(g, reduction, math.prod(p.shape))
@@ -229,7 +231,8 @@ def _shaped(x, target):
 @op(residuals=("at", "n"), composition=_nll_composition)
 def nll_loss(x, target, w, *, ignore_index=-100, reduction="mean"):
     """Minus x at each target's class, weighted by w (C,) or None."""
-    loss, at, n = kernels.nll_loss(*_shaped(x, target), w, ignore_index, reduction)
+    x, t = _shaped(x, target)
+    loss, at, n = kernels.nll_loss(x, t, w, ignore_index, reduction)
     return loss.reshape(target.shape) if reduction == "none" else loss, at, n
 
 
@@ -255,7 +258,8 @@ def _cross_entropy_composition(x, target, w, *, ignore_index, reduction):
 @op(residuals=("e", "total", "at", "n"), composition=_cross_entropy_composition)
 def cross_entropy(x, target, w, *, ignore_index=-100, reduction="mean"):
     """``nll_loss(log_softmax(x))``, the softmax being over classes."""
-    loss, *kept = kernels.cross_entropy(*_shaped(x, target), w, ignore_index, reduction)
+    x, t = _shaped(x, target)
+    loss, *kept = kernels.cross_entropy(x, t, w, ignore_index, reduction)
     return loss.reshape(target.shape) if reduction == "none" else loss, *kept
 
 

@@ -93,6 +93,11 @@ def f64(x: Any) -> Any:
     raise TypeError("f64 is a name for compiled code")
 
 
+def plus(a: Any, b: Any) -> Any:
+    """a + b, where a sum may be added up in vectors; nothing around it is reordered."""
+    raise TypeError("plus is a name for compiled code")
+
+
 def inline(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a function that kernels of this file call: it is compiled into them."""
     fn._inline = True  # type: ignore[attr-defined]
@@ -132,9 +137,9 @@ class Kernel:
         return _address(self, np.dtype(dtype))
 
     def source(self) -> str:
-        """What the machine code depends on: the files it was written in."""
-        module = sys.modules[self.fn.__module__]
-        return f"{self.name} of\n{_text(module.__file__ or '')}"
+        """What the machine code depends on: its arguments, and the files it was written in."""
+        files = sorted(_files_of(self.fn, set()))
+        return f"{self.name} {self.args} of\n" + "\n".join(map(_text, files))
 
     def build(self, dtype: np.dtype) -> tuple[str, bytes, Any]:
         return _build_function(self, dtype)
@@ -151,6 +156,16 @@ class Kernel:
             dtype = next(a.dtype for a, (k, _) in zip(args, self.args, strict=True) if k == "T*")
         table = self.pack(args, dtype)
         _c_function(self.address(dtype))(table.ctypes.data, 0, 1)
+
+
+def _files_of(fn: Any, found: set[str]) -> set[str]:
+    """The files of a function and of the functions that are compiled into it."""
+    found.add(sys.modules[fn.__module__].__file__ or "")
+    for name in fn.__code__.co_names:
+        other = fn.__globals__.get(name)
+        if getattr(other, "_inline", False) and sys.modules[other.__module__].__file__ not in found:
+            _files_of(other, found)
+    return found
 
 
 def bits(value: Any) -> int:
@@ -455,6 +470,13 @@ def _numba() -> types.SimpleNamespace:
 
         return nt.int64(nt.int64), generate
 
+    @intrinsic
+    def plus(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.fadd(*args, flags=("reassoc", "nsz", "contract"))
+
+        return (a(a, b), generate) if a == b else None
+
     pointers = {
         np.dtype(code): pointer(getattr(nt, np.dtype(code).name)) for code in _CODES.values()
     }
@@ -473,7 +495,7 @@ def _numba() -> types.SimpleNamespace:
     return types.SimpleNamespace(
         numba=numba, pointers=pointers, scalars=scalars, gemms=gemms, call=call,
         atomic_add=atomic_add, atomic_load=atomic_load, types=nt,
-        give_way=nt.ExternalFunction("kilograd_give_way", nt.int32()),
+        plus=plus, give_way=nt.ExternalFunction("kilograd_give_way", nt.int32()),
         f64_bits=bitcast(nt.int64, nt.float64),
         f32_of_bits=bitcast(nt.int32, nt.float32), bits_of_f32=bitcast(nt.float32, nt.int32),
         f64_of_bits=bitcast(nt.int64, nt.float64), bits_of_f64=bitcast(nt.float64, nt.int64),
@@ -515,7 +537,7 @@ def _names(dtype: np.dtype) -> dict[str, Any]:
     space.update(
         T=n.scalars[dtype], T_at=n.pointers[dtype], f64_bits=n.f64_bits, gemm=n.gemms[dtype],
         call=n.call, atomic_add=n.atomic_add, atomic_load=n.atomic_load, np=np, Any=Any,
-        give_way=n.give_way,
+        give_way=n.give_way, plus=n.plus,
         share=n.numba.njit(share, error_model="numpy", no_cpython_wrapper=True, _nrt=False), f32=n.numba.float32, f64=n.numba.float64,
         i64=n.numba.int64, i32=n.numba.int32, range=range,
     )  # fmt: skip

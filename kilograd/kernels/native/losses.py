@@ -7,26 +7,32 @@ from typing import Any
 import numpy as np
 
 from kilograd.kernels import losses
-from kilograd.kernels.native.build import T, exp, log, native, share
-from kilograd.kernels.native.plan import floats, twin
-from kilograd.kernels.native.softmax import _with_bits as with_bits
-from kilograd.kernels.native.softmax import greater, largest
+from kilograd.kernels.native.build import Kernel, T, exp, log, native, plus, share
+from kilograd.kernels.native.plan import FLOATS, floats, twin
+from kilograd.kernels.native.softmax import largest
 
 _HOW = {"none": 0, "sum": 1, "mean": 2}
 
 
-@with_bits(
-    "T* x, B* bits, i64* target, T* w, i64 has_w, T* e, B* e_bits, T* total, i64* at, T* each, "
-    "T* weight, i64* status, i64 n, i64 c, i64 length, i64 ignored, i64 softmax"
-)
+def _with_bits(fn: Any) -> dict[np.dtype, Kernel]:
+    """A kernel for each float, which sees its arrays also as integers as long (see ``largest``)."""
+    signature = (
+        "T* x, B* bits, i64* target, T* w, i64 has_w, T* e, B* e_bits, T* total, i64* at, T* each, "
+        "T* weight, i64* status, i64 n, i64 c, i64 ignored, i64 softmax"
+    )
+    return {t: native(signature.replace("B*", f"i{8 * t.itemsize}*"))(fn) for t in FLOATS}
+
+
+@_with_bits
 def class_losses(
-    x: Any, bits: Any, target: Any, w: Any, has_w: int, e: Any, e_bits: Any, total: Any, at: Any, each: Any, weight: Any,
-    status: Any, n: int, c: int, length: int, ignored: int, softmax: int, part: int, parts: int,
+    x: Any, bits: Any, target: Any, w: Any, has_w: int, e: Any, e_bits: Any, total: Any, at: Any,
+    each: Any, weight: Any, status: Any, n: int, c: int, ignored: int, softmax: int, part: int,
+    parts: int,
 ) -> None:  # fmt: skip
     """Each row's loss and weight; for a cross entropy also exp(x - max) and its sum."""
-    lo, hi = share(n * length, part, parts)
+    lo, hi = share(n, part, parts)
     for row in range(lo, hi):
-        first = row // length * c * length + row % length
+        first = row * c
         kind = target[row]
         counts = kind != ignored
         if not counts:
@@ -34,27 +40,21 @@ def class_losses(
         elif kind < 0 or kind >= c:
             status[0] = 1
             kind = 0
-        place = first + kind * length
-        at[row] = place
+        at[row] = first + kind
         share_of = T(0.0)
         if counts:
             share_of = w[kind] if has_w != 0 else T(1.0)
         weight[row] = share_of
-        loss = -x[place]
+        loss = -x[first + kind]
         if softmax != 0:
-            if length == 1:
-                top = largest(bits, first, c, e, e_bits, first)
-            else:
-                top = x[first]
-                for j in range(c):
-                    top = greater(x[first + j * length], top)
+            top = largest(bits, first, c, e, e_bits, first)
             amount = T(0.0)
-            for j in range(c):
-                v = exp(x[first + j * length] - top)
-                e[first + j * length] = v
-                amount += v
+            for j in range(first, first + c):
+                v = exp(x[j] - top)
+                e[j] = v
+                amount = plus(amount, v)
             total[row] = amount
-            loss += top + log(amount)
+            loss = log(amount) - (x[first + kind] - top)
         each[row] = loss * share_of if share_of != T(0.0) else T(0.0)
 
 
@@ -75,11 +75,11 @@ def reduced(each: Any, weight: Any, count: int, loss: Any, n: Any, how: int) -> 
 
 @native(
     "T* g, T* e, T* total, i64* at, i64* target, T* w, i64 has_w, f64* n, T* d, i64 rows, i64 c, "
-    "i64 length, i64 ignored, i64 how, i64 softmax"
+    "i64 ignored, i64 how, i64 softmax"
 )
 def class_losses_gradient(
     g: Any, e: Any, total: Any, at: Any, target: Any, w: Any, has_w: int, n: Any, d: Any, rows: int,
-    c: int, length: int, ignored: int, how: int, softmax: int, part: int, parts: int,
+    c: int, ignored: int, how: int, softmax: int, part: int, parts: int,
 ) -> None:  # fmt: skip
     """dx = f (softmax - one-hot), or -f one-hot, where f is each row's factor."""
     lo, hi = share(rows, part, parts)
@@ -91,23 +91,24 @@ def class_losses_gradient(
             f = T(0.0)
         elif has_w != 0:
             f = f * w[target[row]]
-        first = row // length * c * length + row % length
+        first = row * c
         if softmax != 0:
             scale = f / total[row]
-            for j in range(c):
-                d[first + j * length] = e[first + j * length] * scale
+            for j in range(first, first + c):
+                d[j] = e[j] * scale
         else:
-            for j in range(c):
-                d[first + j * length] = T(0.0)
+            for j in range(first, first + c):
+                d[j] = T(0.0)
         d[at[row]] -= f
 
 
 def _forward(plan: Any, x: Any, target: Any, w: Any, ignored: int, how: str, softmax: bool) -> Any:
     if not floats(x, w) or target.dtype != np.int64 or not x.size or not plan.contiguous(w):
         return NotImplemented
+    if x.ndim != 2:  # classes a stride apart: NumPy's columns are quicker
+        return NotImplemented
     x, target = plan.as_contiguous(x), plan.as_contiguous(target)
-    n, c, length = (*x.shape, 1)[:3]
-    rows = n * length
+    rows, c = x.shape
     e, total = (plan.empty(x.shape, x.dtype), plan.empty(target.shape, x.dtype)) if softmax else (None, None)
     at = plan.empty(target.shape, np.int64)
     each, weight = plan.empty(target.shape, x.dtype), plan.empty(target.shape, x.dtype)
@@ -115,7 +116,7 @@ def _forward(plan: Any, x: Any, target: Any, w: Any, ignored: int, how: str, sof
     count = plan.empty((), np.float64)
     plan.call(
         class_losses[x.dtype], x, x, target, w, int(w is not None), e, e, total, at, each, weight, plan.status(),
-        n, c, length, ignored, int(softmax), dtype=x.dtype, work=8 * x.size,
+        rows, c, ignored, int(softmax), dtype=x.dtype, work=8 * x.size,
     )  # fmt: skip
     plan.call(reduced, each, weight, rows, loss, count, _HOW[how], dtype=x.dtype, work=rows)
     return (loss, e, total, at, count) if softmax else (loss, at, count)
@@ -137,12 +138,14 @@ def _backward(
 ) -> Any:  # fmt: skip
     if not floats(g, w) or target.dtype != np.int64 or not plan.contiguous(w):
         return NotImplemented
+    if len(shape) != 2:
+        return NotImplemented
     g, target = plan.as_contiguous(g), plan.as_contiguous(target)
-    count, c, length = (*shape, 1)[:3]
+    count, c = shape
     d = plan.empty(shape, g.dtype)
     plan.call(
-        class_losses_gradient, g, e, total, at, target, w, int(w is not None), n, d, count * length,
-        c, length, ignored, _HOW[how], int(e is not None), dtype=g.dtype, work=d.size,
+        class_losses_gradient, g, e, total, at, target, w, int(w is not None), n, d, count,
+        c, ignored, _HOW[how], int(e is not None), dtype=g.dtype, work=d.size,
     )  # fmt: skip
     return d
 

@@ -488,7 +488,8 @@ def multi_margin_loss(
         raise ShapeError(
             f"multi_margin_loss: inconsistent weight size, expected {classes} but got {list(weight.shape)}"
         )
-    in_range(t, classes, "multi_margin_loss: target out of range", RuntimeError)
+    classes_of: Any = t
+    in_range(classes_of, classes, "multi_margin_loss: target out of range", RuntimeError)
     z = input - input[(np.arange(len(x)), t)].reshape((-1, 1)) + margin
     wrong = np.arange(classes) != t[:, None]
     z = where((z.array > 0) & wrong, z, 0.0)
