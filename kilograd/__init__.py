@@ -64,7 +64,8 @@ from kilograd.functions import special
 from kilograd.kernels.threads import get_num_threads, set_num_threads
 from kilograd.printing import set_printoptions
 from kilograd.random import Generator, default_generator, fork_rng
-from kilograd.tensor import Size, Tensor, device
+from kilograd.size import Size, device
+from kilograd.tensor import Tensor
 
 
 def __getattr__(name: str) -> object:

@@ -5,7 +5,12 @@ A message says what went wrong, where (the op and the shapes), and what to do.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from kilograd.ops.op import Op
 
 
 class ShapeError(RuntimeError, ValueError):
@@ -30,3 +35,20 @@ class TraceError(RuntimeError):
 
 class LinAlgError(RuntimeError, np.linalg.LinAlgError):
     """A matrix that cannot be inverted or factored."""
+
+
+def explain(op: Op, arrays: list[Any], e: Exception) -> Exception:
+    """An exception of NumPy's, as PyTorch's type with the op's name and all shapes."""
+    if isinstance(e, np.exceptions.AxisError):
+        return DimError(f"{op.name}: {e}")
+    if type(e) not in (ValueError, TypeError) and not isinstance(e, TypeError):
+        return e  # ours already
+    numbers = (np.ndarray, np.generic, bool, int, float, complex, type(None))
+    strangers = [type(a).__name__ for a in arrays if not isinstance(a, numbers)]
+    if strangers:
+        return TypeError(f"{op.name}(): expected tensors or numbers, got {', '.join(strangers)}")
+    what = ", ".join(
+        f"{list(a.shape)} {a.dtype}" if hasattr(a, "shape") else repr(a) for a in arrays
+    )
+    kind = DtypeError if isinstance(e, TypeError) else ShapeError
+    return e if isinstance(e, kind) else kind(f"{op.name}({what}): {e}")

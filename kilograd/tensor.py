@@ -13,84 +13,31 @@ Read next: ``nn/module.py``.
 
 from __future__ import annotations
 
-import traceback
 import weakref
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kilograd import dtypes
-from kilograd.autograd import driver
+from kilograd.autograd import calls, driver
+from kilograd.autograd.anomaly import users_lines
 from kilograd.autograd.driver import Edge, Node, Pick, record
+from kilograd.autograd.handle import RemovableHandle
 from kilograd.autograd.modes import MODE, ModeContext
-from kilograd.errors import DimError, DtypeError, GradError, ShapeError
+from kilograd.errors import DtypeError, GradError, ShapeError, explain
+from kilograd.indexing import as_index, in_two_steps
 from kilograd.kernels.kernel import CHANGES, TRACE, as_one_step
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as index_ops
 from kilograd.ops import linalg as linalg_ops
-from kilograd.ops.op import Box, Op
+from kilograd.ops.op import Op
+from kilograd.size import Size, device
+from kilograd.value import Value
 
 T = TypeVar("T", bound="Tensor")
 _new = object.__new__
 _NO_OPTIONS: dict[str, Any] = {}
-
-
-class Size(tuple[int, ...]):
-    """The shape of a tensor: a tuple of ints with PyTorch's ``numel()``.
-
-    >>> Size((2, 3)), Size((2, 3)).numel()
-    (kilograd.Size([2, 3]), 6)
-    """
-
-    def __repr__(self) -> str:
-        return f"kilograd.Size({list(self)})"
-
-    def numel(self) -> int:
-        """The number of elements of a tensor of this shape."""
-        n = 1
-        for k in self:
-            n *= k
-        return n
-
-    def __getitem__(self, i: Any) -> Any:
-        got = super().__getitem__(i)
-        return Size(got) if isinstance(i, slice) else got
-
-    def __add__(self, other: Any) -> Size:
-        return Size(super().__add__(tuple(other)))
-
-    def __radd__(self, other: Any) -> Size:
-        return Size(tuple(other) + tuple(self))
-
-
-class device:
-    """Where a tensor lives. There is one: the CPU.
-
-    >>> device("cpu"), device("cpu").type
-    (device(type='cpu'), 'cpu')
-    """
-
-    type = "cpu"
-    index = None
-
-    def __init__(self, name: Any = "cpu", index: int | None = None) -> None:
-        if not isinstance(name, (str, device)):
-            raise TypeError(f"device(): expected a name such as 'cpu', got {name!r}")
-        if str(name) not in ("cpu", "cpu:0"):
-            raise RuntimeError(f"device {str(name)!r}: kilograd computes on 'cpu' only")
-
-    def __repr__(self) -> str:
-        return "device(type='cpu')"
-
-    def __str__(self) -> str:
-        return "cpu"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, device)
-
-    def __hash__(self) -> int:
-        return hash("cpu")
 
 
 def _binary(op: Op, swap: bool = False) -> Any:
@@ -115,7 +62,7 @@ def _operators(op: Op) -> tuple[Any, Any, Any]:
     return _binary(op), _binary(op, swap=True), inplace
 
 
-class Tensor(Box):
+class Tensor(Value):
     """A multi-dimensional array that remembers how it was computed.
 
     ``Tensor(data)`` and ``Tensor(2, 3)`` make float tensors as PyTorch's do; prefer
@@ -162,10 +109,6 @@ class Tensor(Box):
             self.requires_grad = True
 
     # --- what it is -------------------------------------------------------------------------
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any: ...  # methods come from kilograd.functions
 
     @property
     def shape(self) -> Size:
@@ -306,7 +249,7 @@ class Tensor(Box):
         ``gradient`` (a tensor of this shape) may be left out for one-element tensors. See
         :func:`kilograd.autograd.backward`.
         """
-        driver.backward(self, (gradient,), retain_graph, create_graph, inputs)
+        calls.backward(self, (gradient,), retain_graph, create_graph, inputs)
 
     def detach(self) -> Tensor:
         """The same memory, outside of the graph."""
@@ -491,47 +434,6 @@ class Tensor(Box):
     def __invert__(self) -> Tensor:
         return apply(ew.invert, (self,))
 
-    def __bool__(self) -> bool:
-        if self.array.size != 1:
-            raise RuntimeError(
-                "Boolean value of Tensor with "
-                + (
-                    "more than one value is ambiguous"
-                    if self.array.size
-                    else "no values is ambiguous"
-                )
-            )
-        return bool(self.array.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __complex__(self) -> complex:
-        return complex(self.item())
-
-    def __index__(self) -> int:
-        if self.array.dtype.kind not in "iub" or self.array.size != 1:
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-        return int(self.array.item())
-
-    def __len__(self) -> int:
-        if self.array.ndim == 0:
-            raise TypeError("len() of a 0-d tensor")
-        return len(self.array)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        if self.array.ndim == 0:
-            raise TypeError("iteration over a 0-d tensor")
-        return (self[i] for i in range(len(self.array)))
-
-    def __contains__(self, value: Any) -> bool:
-        if not isinstance(value, (Tensor, int, float, complex)):
-            raise RuntimeError(f"Tensor.__contains__ takes a tensor or number, not {type(value)}")
-        return bool((self == value).array.any())
-
     __hash__ = object.__hash__
 
     def __getitem__(self, index: Any) -> Tensor:
@@ -551,129 +453,6 @@ class Tensor(Box):
         return tensor_repr(self)
 
     __str__ = __repr__
-
-    def __format__(self, spec: str) -> str:
-        return (
-            self.item().__format__(spec) if self.array.ndim == 0 else object.__format__(self, spec)
-        )
-
-    def __deepcopy__(self: T, memo: dict[int, Any]) -> T:
-        if self._node is not None:
-            raise RuntimeError(
-                "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
-                "protocol at the moment; detach() or clone() it first."
-            )
-        if id(self) in memo:
-            return memo[id(self)]
-        t = _new(type(self))
-        memo[id(self)] = t
-        t.array = self.array.copy()
-        t._cell = [0]
-        t._leaf = self._leaf
-        if self.grad is not None:
-            t.grad = self.grad.__deepcopy__(memo)
-        return t
-
-    def __getstate__(self) -> dict[str, Any]:
-        if self._node is not None:
-            raise RuntimeError("only leaf tensors can be pickled; detach() it first")
-        return {"array": self.array, "_leaf": self._leaf}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.array = state["array"]
-        self._cell = [0]
-        if state["_leaf"]:
-            self._leaf = True
-
-    # --- Python and NumPy -------------------------------------------------------------------
-
-    def item(self) -> Any:
-        """The value of a one-element tensor as a Python number."""
-        if self.array.size != 1:
-            raise RuntimeError(
-                f"a Tensor with {self.array.size} elements cannot be converted to Scalar"
-            )
-        return self.array.item()
-
-    def tolist(self) -> Any:
-        """The values as nested Python lists (a number for a 0-d tensor)."""
-        return self.array.tolist()
-
-    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
-        """The NumPy array sharing this tensor's memory.
-
-        Raises:
-            RuntimeError: the tensor requires grad (``force=True`` detaches first).
-        """
-        if not force and self.requires_grad:
-            raise RuntimeError(
-                "Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() "
-                "instead."
-            )
-        trace = TRACE.get()
-        return self.array if trace is None else trace.value_of(self.array, ".numpy()")
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        return np.array(self.numpy(), dtype=dtype, copy=copy)
-
-    __array_priority__ = 1000
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        op = ew.BY_UFUNC.get(ufunc)
-        if method == "__call__" and op is not None and not kwargs:
-            return apply(op, inputs)
-        if ufunc is np.matmul and method == "__call__" and not kwargs:
-            return apply(linalg_ops.matmul, inputs)
-        if "out" in kwargs or any(isinstance(a, Tensor) and a.requires_grad for a in inputs):
-            raise TypeError(
-                f"np.{ufunc.__name__}{'' if method == '__call__' else '.' + method} on a tensor has "
-                "no derivative here: use kilograd's own function, or detach() first"
-            )
-        arrays = [a.array if isinstance(a, Tensor) else a for a in inputs]
-        result = getattr(ufunc, method)(*arrays, **kwargs)
-        return (
-            tuple(wrap(np.asarray(r)) for r in result)
-            if type(result) is tuple
-            else wrap(np.asarray(result))
-        )
-
-    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        from kilograd.functions.dispatch import numpy_function
-
-        return numpy_function(func, args, kwargs)
-
-
-class RemovableHandle:
-    """What registering a hook returns: ``remove()`` takes the hook back."""
-
-    _next = 0
-
-    def __init__(
-        self, hooks: dict[int, Any], hook: Any, *extra: dict[int, Any], first: bool = False
-    ) -> None:
-        RemovableHandle._next += 1
-        CHANGES[0] += 1
-        self.id = RemovableHandle._next
-        self._hooks = (hooks, *extra)
-        if first:
-            rest = dict(hooks)
-            hooks.clear()
-            hooks[self.id] = hook
-            hooks.update(rest)
-        else:
-            hooks[self.id] = hook
-
-    def remove(self) -> None:
-        """Take the hook back; doing it twice is fine."""
-        CHANGES[0] += 1
-        for hooks in self._hooks:
-            hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
 
 
 def wrap(array: Any) -> Tensor:
@@ -795,12 +574,7 @@ def _remember(node: Node, out: Tensor, mode: Any) -> None:
     if mode.retain:
         node.retain = weakref.ref(out)
     if mode.anomaly:
-        frames = [
-            f
-            for f in traceback.extract_stack()
-            if "/kilograd/" not in f.filename.replace("\\", "/")
-        ]
-        node.made_at = "".join(traceback.format_list(frames[-3:]))
+        node.made_at = users_lines()
 
 
 def repeats(array: Any) -> bool:
@@ -816,90 +590,3 @@ def shares_memory(y: Any, x: Any) -> bool:
         return True
     base = y.base
     return base is not None and (base is x or base is x.base)
-
-
-def explain(op: Op, arrays: list[Any], e: Exception) -> Exception:
-    """An exception of NumPy's, as PyTorch's type with the op's name and all shapes."""
-    if isinstance(e, np.exceptions.AxisError):
-        return DimError(f"{op.name}: {e}")
-    if type(e) not in (ValueError, TypeError) and not isinstance(e, TypeError):
-        return e  # ours already
-    numbers = (np.ndarray, np.generic, bool, int, float, complex, type(None))
-    strangers = [type(a).__name__ for a in arrays if not isinstance(a, numbers)]
-    if strangers:
-        return TypeError(f"{op.name}(): expected tensors or numbers, got {', '.join(strangers)}")
-    what = ", ".join(
-        f"{list(a.shape)} {a.dtype}" if hasattr(a, "shape") else repr(a) for a in arrays
-    )
-    kind = DtypeError if isinstance(e, TypeError) else ShapeError
-    return e if isinstance(e, kind) else kind(f"{op.name}({what}): {e}")
-
-
-def as_index(index: Any) -> Any:
-    """An index as NumPy takes it: tensors become arrays, 0-d integer tensors become ints."""
-    if type(index) is tuple:
-        return tuple([_index_part(i) for i in index])
-    return _index_part(index)
-
-
-def in_two_steps(index: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]] | None:
-    """(integers, slices and None first; then arrays), if all at once means something else to NumPy.
-
-    NumPy takes an integer that a slice separates from an index array for one more index array, and
-    puts their common dimensions first; in PyTorch an integer only removes its dimension.
-    """
-    advanced = [k for k, i in enumerate(index) if isinstance(i, np.ndarray)]
-    numbers = [k for k, i in enumerate(index) if type(i) is int or isinstance(i, np.integer)]
-    if not advanced or not numbers:
-        return None
-    first, last = min(advanced[0], numbers[0]), max(advanced[-1], numbers[-1])
-    if last - first + 1 == len(advanced) + len(numbers):
-        return None  # side by side: there is no difference
-    before: list[Any] = []
-    after: list[Any] = []
-    for i in index:
-        if isinstance(i, np.ndarray):
-            before += [slice(None)] * (i.ndim if i.dtype.kind == "b" else 1)
-            after.append(i)
-        else:
-            before.append(i)
-            if i is Ellipsis:
-                after.append(i)
-            elif i is None or isinstance(i, slice):
-                after.append(slice(None))
-    return tuple(before), tuple(after)
-
-
-def _index_part(i: Any) -> Any:
-    if isinstance(i, Tensor):
-        i = i.array
-    if isinstance(i, np.ndarray):
-        if i.dtype == np.uint8:
-            return i.astype(bool)
-        if i.dtype.kind not in "iub":
-            raise IndexError(
-                f"tensors used as indices must be long, int, byte or bool tensors, not {i.dtype}"
-            )
-        return int(i) if i.ndim == 0 and i.dtype.kind != "b" else i
-    if isinstance(i, slice):
-        if i.step is not None and i.step <= 0:
-            raise ValueError("step must be greater than zero (use flip() to reverse)")
-        return (
-            i
-            if type(i.start) is not Tensor and type(i.stop) is not Tensor
-            else slice(*(None if k is None else int(k) for k in (i.start, i.stop, i.step)))
-        )
-    if isinstance(i, (list, range)):
-        parts = [_index_part(k) for k in i]
-        array = np.asarray(parts)
-        if array.size == 0:
-            array = array.astype(np.int64)
-        if array.dtype.kind not in "iub":
-            raise IndexError(f"a list used as an index must hold integers or bools, got {i!r}")
-        return array
-    if isinstance(i, (float, str)):
-        raise TypeError(
-            "only integers, slices (`:`), ellipsis (`...`), None and integer or boolean tensors are "
-            f"valid indices (got {type(i).__name__})"
-        )
-    return i

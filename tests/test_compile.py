@@ -24,7 +24,7 @@ from kilograd.compile.graph import leaves
 from kilograd.errors import TraceError
 from kilograd.tensor import Tensor
 
-BACKENDS = ["numpy"]
+BACKENDS = ["numpy", "numba"]
 
 
 @pytest.fixture(params=BACKENDS)

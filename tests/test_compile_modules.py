@@ -25,7 +25,7 @@ from kilograd.nn import functional as F
 from tests.nn.test_module_db import INFOS, NAMES, build, samples, tensors, to_kg
 
 torch = pytest.importorskip("torch")
-BACKENDS = ["numpy"]
+BACKENDS = ["numpy", "numba"]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import kilograd as kg
 from kilograd.tensor import wrap
 
-BACKENDS = ["numpy"]
+BACKENDS = ["numpy", "numba"]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -21,7 +21,7 @@ from kilograd.tensor import Tensor, wrap
 from tests.samples import SAMPLES, Draw, Sample
 from tests.test_registry import active, as_dtype, outputs, samples_of
 
-BACKENDS = ["numpy"]
+BACKENDS = ["numpy", "numba"]
 
 
 @pytest.fixture(autouse=True, scope="module")

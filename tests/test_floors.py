@@ -20,7 +20,7 @@ PACKAGE = ROOT / "kilograd"
 FLOORS = {
     0: ("kernels",),
     1: ("ops", "dtypes", "errors"),
-    2: ("tensor", "autograd", "random", "functions", "printing", "linalg", "cuda"),
+    2: tuple("tensor value size indexing autograd random functions printing linalg cuda".split()),
     3: ("nn", "optim", "utils", "datasets", "func", "compile"),
     4: ("interop", "viz", "train", "distributed"),
     5: ("cli", "__main__"),

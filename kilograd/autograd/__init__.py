@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from kilograd.autograd.driver import backward as backward
-from kilograd.autograd.driver import grad as grad
+from kilograd.autograd.calls import backward as backward
+from kilograd.autograd.calls import grad as grad
 from kilograd.autograd.modes import enable_grad as enable_grad
 from kilograd.autograd.modes import inference_mode as inference_mode
 from kilograd.autograd.modes import is_grad_enabled as is_grad_enabled

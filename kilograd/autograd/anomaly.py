@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from kilograd.autograd.modes import MODE, ModeContext
+from kilograd.errors import GradError
+
+if TYPE_CHECKING:
+    from kilograd.autograd.driver import Edge, Node
 
 
 class detect_anomaly(ModeContext):
@@ -41,3 +48,22 @@ class set_detect_anomaly(ModeContext):
 def is_anomaly_enabled() -> bool:
     """Whether anomaly mode is on."""
     return MODE.get().anomaly
+
+
+def users_lines() -> str:
+    """Where in the user's code an operation is called."""
+    frames = [
+        f for f in traceback.extract_stack() if "/kilograd/" not in f.filename.replace("\\", "/")
+    ]
+    return "".join(traceback.format_list(frames[-3:]))
+
+
+def check_nan(node: Node, shares: list[tuple[Edge, Any]]) -> None:
+    """Raise if a share of a node's gradient is NaN."""
+    for i, (_, share) in enumerate(shares):
+        array: Any = getattr(share, "array", share)
+        if MODE.get().check_nan and array.dtype.kind in "fc" and np.isnan(array).any():
+            made = f"\nThe operation was called here:\n{node.made_at}" if node.made_at else ""
+            raise GradError(
+                f"Function '{node.name()}' returned nan values in its {i}th output.{made}"
+            )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.autograd.driver import grad
+from kilograd.autograd.calls import grad
 from kilograd.autograd.modes import ModeContext
 from kilograd.tensor import Tensor, wrap
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.compile.graph import Equation, Var
-from kilograd.compile.scalar import FORMS, F32, F64, fusable, kind_of
+from kilograd.compile.scalar import F32, F64, FORMS, fusable, kind_of
 
 SUMS = (np.ndarray.sum, np.sum, np.add.reduce)
 MEANS = (np.ndarray.mean, np.mean)

@@ -17,10 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kilograd.kernels.kernel import CHANGES
-from kilograd.nn.hooks import GLOBAL
-from kilograd.nn.module import Module
-from kilograd.optim.optimizer import _GLOBAL_POST, _GLOBAL_PRE, Optimizer
+from kilograd.kernels.kernel import CHANGES, OBSERVERS
 from kilograd.tensor import Tensor
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
@@ -70,6 +67,18 @@ def _is_ours(cls: type) -> bool:
     return cls.__module__.split(".")[0] in _LIBRARIES
 
 
+def is_module(x: Any) -> bool:
+    """Whether a value is a layer. (What one is made of says so: this floor knows no layers.)"""
+    mine = getattr(x, "__dict__", ())
+    return "_modules" in mine and "_parameters" in mine
+
+
+def is_optimizer(x: Any) -> bool:
+    """Whether a value is an optimizer."""
+    mine = getattr(x, "__dict__", ())
+    return "param_groups" in mine and "_step_pre_hooks" in mine
+
+
 def module_state(module: Any, names: set[str]) -> Any:
     """A layer's settings, and which parameters, buffers and layers it has.
 
@@ -113,7 +122,7 @@ def tensor_hooks(t: Any) -> Any:
 
 def global_hooks() -> Any:
     """The hooks on all layers and optimizers."""
-    return [*[list(hooks) for hooks in GLOBAL.values()], list(_GLOBAL_PRE), list(_GLOBAL_POST)]
+    return [list(hooks) for hooks in OBSERVERS]
 
 
 def layout(array: Any) -> Any:
@@ -195,14 +204,14 @@ class Names:
             if depth < 3 and len(value) <= _MOST:
                 for v in value.values() if isinstance(value, dict) else value:
                     self._follow(v, depth + 1)
-        elif isinstance(value, Module):
+        elif is_module(value):
             for m in value.modules():
                 self._objects.append(m)
                 for name, hooks in m.__dict__.items():
                     if name.endswith("_hooks") and type(hooks) is dict:
                         for hook in hooks.values():
                             self._follow(getattr(hook, "fn", hook))
-        elif isinstance(value, Optimizer):
+        elif is_optimizer(value):
             for hook in (*value._step_pre_hooks.values(), *value._step_post_hooks.values()):
                 self._follow(hook)
             self._objects.append(value)
@@ -245,7 +254,7 @@ class Names:
                     self._watch(cls, name)
         if isinstance(o, type):
             return
-        if isinstance(o, (Module, Optimizer)):  # their settings are guarded elsewhere
+        if is_module(o) or is_optimizer(o):  # their settings are guarded elsewhere
             for name in self.words & vars(o).keys():
                 value = vars(o)[name]
                 self._follow(value)

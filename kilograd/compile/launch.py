@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import ctypes
 import inspect
+import itertools
+import operator
 import sys
 from typing import Any
 
 import numpy as np
 
 from kilograd.autograd.modes import MODE
-from kilograd.compile.guards import _differs, memory
+from kilograd.compile.native_executor import EXTRAS
+from kilograd.compile.guards import _MISSING, _differs, memory
 from kilograd.compile.scalar import F64
 from kilograd.kernels.kernel import CHANGES, TRACE
 from kilograd.kernels.native.build import INTERPRETER, Generated
@@ -135,6 +138,7 @@ def alone(a: Any, part: Any, parts: Any) -> None:
 
 FETCH = Generated("fetch", inspect.getsource(fetch))
 ALONE = Generated("alone", inspect.getsource(alone))
+EXTRAS += [FETCH, ALONE]
 
 
 class Entry:
@@ -211,6 +215,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         line(f"if (id(a{i}) if b is None else memory(a{i})) in guards.memories: return MISS")
         arrays[place] = f"a{i}"
         place += 1
+    for i, j in itertools.combinations(arrays.values(), 2):  # one array twice is another program
+        line(f"if {i} is {j}: return MISS")
     _guard_lines(guards, space, line)
     line("with lock:")
     quick = not (native.python_steps or native.parallel or native.fallible or native.generators)
@@ -241,6 +247,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         if index in grads and type(grads[index]) is not int:
             keeps.append((index, Kept(v, dtype, places, grads[index].__dict__)))
             continue
+        if not native.layouts[v].contiguous:
+            return None
         space.update({f"size{index}": v.shape, f"kind{index}": dtype})
         line(f"o{index} = empty(size{index}, kind{index})", 2)
         if quick:
@@ -256,7 +264,10 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         pool = _Pool(native, [kept for _, kept in keeps])
         space.update(pool=pool, kept_tensors=pool.tensors, kept_arrays=pool.arrays, each=map)
         space.update(count_t=[REFERENCES.tensor] * len(keeps), count_a=[REFERENCES.array] * len(keeps))
-        line("if [*each(refs, kept_tensors)] != count_t or [*each(refs, kept_arrays)] != count_a:", 2)
+        space.update(owners=[kept.owner for _, kept in keeps], grad=itertools.repeat("grad"))
+        space.update(get=dict.get, same=operator.is_)
+        line("if not all(each(same, each(get, owners, grad), kept_tensors)) or (", 2)
+        line("[*each(refs, kept_tensors)] != count_t or [*each(refs, kept_arrays)] != count_a):", 3)
         line("pool.renew()", 3)
     if quick:
         entry = Entry(native, [places for _, places in fetched])
@@ -306,7 +317,7 @@ def _argument(signature: Any, number: int) -> int:
 
 def _guard_lines(guards: Any, space: dict[str, Any], line: Any) -> None:
     """The guards as comparisons of identity; where one fails, the caller looks closer."""
-    space["differs"] = _differs
+    space.update(differs=_differs, missing=_MISSING)
     if guards.names is not None:
         for k, (cell, value, inside) in enumerate(guards.names.cells):
             space[f"cell_{k}"], space[f"content_{k}"], space[f"inside_{k}"] = cell, value, inside
@@ -316,7 +327,7 @@ def _guard_lines(guards: Any, space: dict[str, Any], line: Any) -> None:
                 line(f"if differs(cell_{k}.cell_contents, content_{k}, inside_{k}): return MISS")
         for k, (place, name, value, inside) in enumerate(guards.names.places):
             space[f"space_{k}"], space[f"global_{k}"], space[f"held_{k}"] = place, value, inside
-            now = f"space_{k}[{name!r}]"
+            now = f"space_{k}.get({name!r}, missing)"
             if inside is None:
                 line(f"if {now} is not global_{k}: return MISS")
             else:

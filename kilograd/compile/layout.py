@@ -19,7 +19,6 @@ _VIEWS = {
     np.swapaxes, np.ndarray.swapaxes, np.squeeze, np.ndarray.squeeze, np.expand_dims, np.moveaxis,
     operator.getitem, np.flip, np.ravel, np.ndarray.diagonal, np.diagonal,
 }  # fmt: skip
-_ANCHOR = np.zeros(1, np.uint8)
 
 
 class Layout(NamedTuple):
@@ -76,7 +75,7 @@ def fresh(v: Var) -> Layout:
 
 def stand_in(layout: Layout) -> Any:
     """An array with this layout and no memory behind it: it may be looked at in other ways, not read."""
-    base = _ANCHOR[:0].view(layout.dtype) if False else np.zeros(1, layout.dtype)
+    base = np.zeros(1, layout.dtype)
     return np.lib.stride_tricks.as_strided(base, layout.shape, layout.strides)
 
 
@@ -95,6 +94,9 @@ def viewed(layout: Layout, fn: Any, args: Any, kwargs: Any) -> Layout | None:
                 return None
         else:
             y = np.reshape(x, shape)
+    elif fn is operator.getitem:
+        index = args[0] if type(args[0]) is tuple else args
+        y = x[index if any(i is Ellipsis for i in index) else (*index, Ellipsis)]  # never a number
     else:
         y = fn(x, *args, **kwargs)
     if layout.size == 0:

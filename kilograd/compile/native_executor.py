@@ -26,14 +26,33 @@ import numpy as np
 from kilograd.compile import loops
 from kilograd.compile.expand import expanded
 from kilograd.compile.fusion import Step, steps_of
-from kilograd.compile.graph import Equation, Graph, Var, leaves, mapped, name_of, put, put_view, variables
-from kilograd.compile.layout import Layout, c_strides, contiguous, fresh, is_basic_index, layouts_of, viewed
+from kilograd.compile.graph import (
+    Equation,
+    Graph,
+    Var,
+    leaves,
+    mapped,
+    name_of,
+    put,
+    put_view,
+    variables,
+)
+from kilograd.compile.layout import (
+    Layout,
+    c_strides,
+    contiguous,
+    fresh,
+    is_basic_index,
+    layouts_of,
+    stand_in,
+    viewed,
+)
 from kilograd.compile.numpy_executor import check, flat, shape_may_change
 from kilograd.compile.scalar import F32, F64, LOADS, fusable
 from kilograd.errors import TraceError
 from kilograd.kernels import threads
 from kilograd.kernels.native import build as native_build
-from kilograd.kernels.native import matmul, team
+from kilograd.kernels.native import ahead, matmul, team
 from kilograd.kernels.native.build import Kernel, bits
 from kilograd.kernels.native.plan import TWINS
 from kilograd.random import Generator
@@ -41,6 +60,7 @@ from kilograd.random import Generator
 ALIGN = 64
 WORTH_SHARING = 200_000  # elements touched in a step, from where a second thread pays
 _COPIES = (np.ndarray.copy, np.copy)
+EXTRAS: list[Kernel] = []  # kernels that every program needs: the quick way adds its own
 
 
 class Call:
@@ -179,12 +199,19 @@ def load_twins() -> None:
     importlib.import_module("kilograd.compile.twins_of_ops")
 
 
-def build(graph: Graph, sources: Any = ()) -> NativeProgram:
-    """The native form of a program; ``sources`` say where its inputs are found."""
+def build(graph: Graph, sources: Any = ()) -> NativeProgram | None:
+    """The native form of a program; ``sources`` say where its inputs are found.
+
+    None where an input's elements do not lie a whole number of elements apart (a field of records).
+    """
     load_twins()
     strides = {
         s.var: s.array.strides for s in sources if s.kind != "setting" and isinstance(s.array, np.ndarray)
     }
+    steps = [(v.dtype, s) for v, s in strides.items()]
+    steps += [(c.dtype, c.strides) for c in graph.constants.values()]
+    if any(n % dtype.itemsize for dtype, s in steps for n in s):
+        return None
     return NativeProgram(graph, sources, strides)
 
 
@@ -221,9 +248,15 @@ class NativeProgram:
         for v, c in graph.constants.items():
             strides[v] = c.strides
         self.layouts, views = layouts_of(graph, strides)
+        for eq in graph.equations:  # a result that is a view keeps the order of its dimensions
+            if eq.outs and eq.outs[0] in graph.outputs and eq.fn is np.copy:
+                v, source = eq.outs[0], self.layouts[eq.args[0]]
+                like = np.empty_like(stand_in(source), order="K")
+                self.layouts[v] = self.layouts[v]._replace(strides=like.strides)
         aliases = {v: w.root for v, w in self.layouts.items() if w.root is not v}
         self.steps = steps_of(graph.equations, aliases, lambda eq: id(eq) in views)
         self._lower()
+        self.targets = {target for target, _ in graph.writes}
         self._settle_writes()
         self._lay_out()
 
@@ -649,8 +682,13 @@ class NativeProgram:
         self.tensor_sources = [s for s in sources if s.kind == "tensor"]
         self.other_sources = [s for s in sources if s.kind in ("argument", "grad")]
         self.setting_sources = [s for s in sources if s.kind == "setting"]
+        ahead.compile_all(
+            [(c.kernel, c.dtype) for plan in self.plans if plan is not None for c in plan.calls]
+            + [(k, F32) for k in (native_build.INTERPRETER, *EXTRAS)]
+        )
         table: list[int] = []
         self.patches: dict[Var, list[tuple[int, int]]] = {}  # value → (place in the table, offset)
+        self.drawn: list[list[Any]] = [[]]  # whose random words each stretch takes
         lines: list[list[tuple[int, int, int]]] = [[]]  # stretches of (kernel, start of arguments, how)
         self.stretches: list[Any] = []
         self.fallible = any(s.fallible for s in self.steps)
@@ -660,8 +698,12 @@ class NativeProgram:
                 self.stretches.append(len(lines) - 1)
                 self.stretches.append(self._python_step(step))
                 lines.append([])
+                self.drawn.append([])
                 continue
             assert plan is not None
+            for eq in step.equations:
+                if eq.effect:
+                    self.drawn[-1] += [x for x in eq.args if isinstance(x, Generator)]
             for call in plan.calls:
                 start = len(table)
                 for a in call.args:
@@ -716,7 +758,6 @@ class NativeProgram:
         with contextlib.ExitStack() as stack:
             for generator in self.generators:
                 stack.enter_context(generator._lock)
-                generator._untouched = False
             self._go()
 
     def _go(self) -> None:
@@ -729,6 +770,8 @@ class NativeProgram:
                         team.run(self.heads[part], self.interpret)
                     else:
                         self.interpret(self.heads[part].ctypes.data, 0, 1)
+                    for generator in self.drawn[part]:
+                        generator._untouched = False
                     if status[0]:
                         raise TraceError("a kernel refused its arguments")
             else:
@@ -777,23 +820,34 @@ class NativeProgram:
 
     def __call__(self, *values: Any) -> tuple[list[Any], list[Any]]:
         """Run on the values of the inputs: (outputs, nothing more to write)."""
+        copies = []  # held until the program has run
         with self._lock:
             for v, value in zip(self.graph.inputs, values, strict=True):
                 if v in self.numbers:
                     self.numbers[v].value = value
                 elif not v.number:
+                    if v in self.targets and not value.flags.writeable:
+                        raise ValueError(f"{v} is written, and its memory is read-only")
                     if value.strides != self.layouts[v].strides:
                         value = self._like_before(v, value)
+                        copies.append(value)
                     self._point(v, value.ctypes.data)
             outputs = []
             for v in self.graph.outputs:
-                array = np.empty(v.shape, F64 if v.number else v.dtype)
+                array = self._new(v)
                 outputs.append(array)
                 self._point(v, array.ctypes.data)
             self.go()
             for kept in self.kept:  # the quick way writes there
                 kept.point()
         return outputs, []
+
+    def _new(self, v: Var) -> np.ndarray:
+        """Memory for a result."""
+        lay = self.layouts[v]
+        if lay.contiguous:
+            return np.empty(lay.shape, lay.dtype)
+        return np.empty_like(stand_in(lay), order="K")
 
     def _point(self, v: Var, at: int) -> None:
         """The memory of an input or result is at this address now."""
@@ -830,9 +884,11 @@ def at_address(at: int, layout: Layout) -> np.ndarray:
     """An ndarray over memory that is kept alive elsewhere."""
     if not layout.size:
         return np.empty(layout.shape, layout.dtype)
-    span = sum((n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True)) + layout.dtype.itemsize
-    memory = (ctypes.c_char * span).from_address(at)
-    return np.ndarray(layout.shape, layout.dtype, memory, 0, layout.strides)
+    steps = [(n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True)]
+    before = -sum(s for s in steps if s < 0)
+    span = before + sum(s for s in steps if s > 0) + layout.dtype.itemsize
+    memory = (ctypes.c_char * span).from_address(at - before)
+    return np.ndarray(layout.shape, layout.dtype, memory, before, layout.strides)
 
 
 def with_axis(x: Place, place: int) -> Place:

@@ -22,8 +22,6 @@ from kilograd.compile.graph import (
     cast,
     leaves,
     name_of,
-    put,
-    put_view,
     variables,
 )
 from kilograd.errors import TraceError
@@ -108,8 +106,8 @@ class _Writer:
             return f"{self.value(args[0])}.{fn.__name__}({(rest + options).lstrip(', ')})"
         if getattr(np, getattr(fn, "__name__", ""), None) is fn:
             name = f"np.{fn.__name__}"
-        elif isinstance(getattr(fn, "__self__", None), np.ufunc):
-            name = f"np.{fn.__self__.__name__}.{fn.__name__}"
+        elif isinstance(owner := getattr(fn, "__self__", None), np.ufunc):
+            name = f"np.{owner.__name__}.{fn.__name__}"
         else:
             name = self.named(fn, name_of(fn))
         return f"{name}({(inner + options).lstrip(', ')})"
@@ -192,7 +190,3 @@ def build(graph: Graph) -> Callable[..., tuple[list[Any], list[Any]]]:
     )
     exec(compile(text, "<kilograd program>", "exec"), space)
     return space["step"]
-
-
-assert put
-assert put_view

@@ -114,6 +114,8 @@ def folded(graph: Graph) -> Graph:
         out = eq.outs[0]
         if eq.fn in (np.zeros_like, np.empty_like, np.ones_like, np.full_like):
             value = _FILLED.get(eq.fn, eq.args[1] if len(eq.args) > 1 else None)
+            if type(value) is Var and value in graph.constants and value.shape == ():
+                value = graph.constants[value].item()
             if type(value) not in (int, float, bool):
                 return eq
             c = Var(f"{out.name}_c", (), out.dtype)

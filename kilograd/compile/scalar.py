@@ -44,7 +44,7 @@ FORMS: dict[Any, Form] = {
     np.maximum: Form("maximum({0}, {1})"), np.minimum: Form("minimum({0}, {1})"),
     np.fmax: Form("fmax({0}, {1})"), np.fmin: Form("fmin({0}, {1})"),
     np.absolute: Form("abs({0})"), operator.abs: Form("abs({0})"), np.sign: Form("sign({0})"),
-    np.copysign: Form("copysign({0}, {1})"), np.arctan2: Form("atan2({0}, {1})"),
+    np.copysign: Form("copysign({0}, {1})", "float"), np.arctan2: Form("atan2({0}, {1})", "float"),
     np.greater: Form("{0} > {1}", "common"), np.less: Form("{0} < {1}", "common"),
     np.greater_equal: Form("{0} >= {1}", "common"), np.less_equal: Form("{0} <= {1}", "common"),
     np.equal: Form("{0} == {1}", "common"), np.not_equal: Form("{0} != {1}", "common"),

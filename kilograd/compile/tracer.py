@@ -9,7 +9,7 @@ Four things that are not plain functions:
 
 * **Memory**. In-place writes give the written array a new value in the graph; a view remembers how
   it is taken from its root, so that writing through either is seen through the other.
-* **State**. While a trace runs, reading ``tensor.array`` hands out the Tracer of that tensor: one
+* **State** (``trace_state.py``). While a trace runs, reading ``tensor.array`` hands out the Tracer of that tensor: one
   that existed before (a parameter, a buffer, optimizer state) is thereby found, read by reference,
   and written back at the end of the program.
 * **Values**. Code that asks for values (``bool``, ``item``, ``np.asarray``) cannot be followed. In
@@ -24,78 +24,28 @@ from __future__ import annotations
 
 import itertools
 import operator
-import os
-import sys
-import threading
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kilograd import random
-from kilograd.autograd.driver import Node, reachable
+from kilograd.compile.frames import given_by_user, running_op, users_line
 from kilograd.compile.graph import (
-    NAMES,
     Equation,
     Graph,
     Var,
     cast,
-    follow,
     leaves,
     mapped,
     name_of,
     put,
     put_view,
 )
-from kilograd.compile.guards import module_state, optimizer_state, plain_settings
 from kilograd.errors import TraceError
-from kilograd.kernels.kernel import TRACE, Untraceable, number, square_root
-from kilograd.ops.op import Op
-from kilograd.tensor import Tensor, apply
+from kilograd.kernels.kernel import Untraceable, number, square_root
+from kilograd.tensor import Tensor
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_OPS = {apply.__code__, Node.shares.__code__, Op.__call__.__code__}  # inside these, an op is running
 _MUTATING = {np.put, np.place, np.putmask, np.put_along_axis, np.fill_diagonal}
-
-
-def users_line() -> str:
-    """Where in the user's code we are: ``file:line in function``."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
-    if frame is None:
-        return ""
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-
-
-def _running_op() -> Any:
-    """The frame of the op in the middle of which we are; None in the user's or a function's code."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        if frame.f_code in _OPS:
-            return frame
-        if frame.f_code is Node._through_composition.__code__:
-            return None
-        frame = frame.f_back
-    return None
-
-
-def _given_by_user() -> bool:
-    """Whether the user has called the library with a NumPy array: what comes of it is no constant."""
-    frame: Any = sys._getframe(1)
-    last = None
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        last, frame = frame, frame.f_back
-    if last is None:
-        return False
-    code = last.f_code
-    if code.co_filename == __file__ and code.co_name != "__array_ufunc__":
-        return False
-    count = code.co_argcount + code.co_kwonlyargcount
-    count += bool(code.co_flags & 4) + bool(code.co_flags & 8)  # *args, **kwargs
-    given = (last.f_locals.get(name) for name in code.co_varnames[:count])
-    return any(type(x) is np.ndarray for tree in given for x in leaves(tree))
 
 
 class Recorded:
@@ -103,7 +53,7 @@ class Recorded:
 
     __slots__ = ("__weakref__", "trace", "value")
     __hash__ = object.__hash__
-    trace: Trace
+    trace: Recording
     value: Any
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -157,37 +107,6 @@ def concrete(x: Any) -> Any:
     return x.value if isinstance(x, Recorded) else x
 
 
-def _operator(fn: Any, on_numbers: Any, swap: bool = False) -> Any:
-    def method(self: Recorded, other: Any) -> Any:
-        if isinstance(other, Tensor):
-            return NotImplemented
-        args = (other, self) if swap else (self, other)
-        numbers = all(isinstance(a, (Number, int, float)) for a in args)
-        return self.trace.record(on_numbers if numbers else fn, args, {})
-
-    return method
-
-
-def _inplace(fn: Any) -> Any:
-    def method(self: Tracer, other: Any) -> Any:
-        return self.trace.record_into(fn, (self, other), {"out": self})
-
-    return method
-
-
-for _name, _ufunc, _plain in (
-    ("add", np.add, operator.add), ("sub", np.subtract, operator.sub),
-    ("mul", np.multiply, operator.mul), ("truediv", np.divide, operator.truediv),
-    ("floordiv", np.floor_divide, operator.floordiv), ("mod", np.remainder, operator.mod),
-    ("pow", operator.pow, operator.pow), ("and", np.bitwise_and, operator.and_),
-    ("or", np.bitwise_or, operator.or_), ("xor", np.bitwise_xor, operator.xor),
-    ("lshift", np.left_shift, operator.lshift), ("rshift", np.right_shift, operator.rshift),
-    ("matmul", np.matmul, operator.matmul),
-):  # fmt: skip
-    setattr(Recorded, f"__{_name}__", _operator(_ufunc, _plain))
-    setattr(Recorded, f"__r{_name}__", _operator(_ufunc, _plain, swap=True))
-
-
 class Number(Recorded):
     """A Python number that may change from call to call: a learning rate, a step count.
 
@@ -196,7 +115,7 @@ class Number(Recorded):
 
     __slots__ = ("pins", "var")
 
-    def __init__(self, trace: Trace, value: Any, var: Var, pins: frozenset[Any] | None) -> None:
+    def __init__(self, trace: Recording, value: Any, var: Var, pins: frozenset[Any] | None) -> None:
         self.trace = trace
         self.value = value
         self.var = var
@@ -249,9 +168,9 @@ class Tracer(Recorded):
     __array_priority__ = 1000
 
     # code that asks `isinstance(x, np.ndarray)` means: an array rather than a number
-    __class__ = property(lambda self: np.ndarray)  # type: ignore[assignment]
+    __class__ = property(lambda self: np.ndarray)
 
-    def __init__(self, trace: Trace, value: Any, var: Var) -> None:
+    def __init__(self, trace: Recording, value: Any, var: Var) -> None:
         self.trace = trace
         self.value = value
         self._var = var
@@ -294,7 +213,7 @@ class Tracer(Recorded):
 
     @property
     def mT(self) -> Any:
-        return self.swapaxes(-1, -2)  # type: ignore[attr-defined]
+        return self.swapaxes(-1, -2)
 
     @property
     def real(self) -> Any:
@@ -336,13 +255,13 @@ class Tracer(Recorded):
         return self.reshape(-1)
 
     def flatten(self) -> Any:
-        return self.reshape(-1).copy()  # type: ignore[attr-defined]
+        return self.reshape(-1).copy()
 
     def astype(self, dtype: Any, order: str = "K", casting: str = "unsafe", subok: bool = True,
                copy: bool = True) -> Any:  # fmt: skip
         dtype = np.dtype(dtype)
         if dtype == self.dtype:
-            return self if not copy else self.copy()  # type: ignore[attr-defined]
+            return self if not copy else self.copy()
         return self.trace.record(cast, (self, dtype), {})
 
     def fill(self, value: Any) -> None:
@@ -398,13 +317,49 @@ class Tracer(Recorded):
         return getattr(self.value, name)
 
 
-for _name, _ufunc, _ in (
-    ("add", np.add, 0), ("sub", np.subtract, 0), ("mul", np.multiply, 0),
-    ("truediv", np.divide, 0), ("floordiv", np.floor_divide, 0), ("mod", np.remainder, 0),
-    ("pow", np.power, 0), ("and", np.bitwise_and, 0), ("or", np.bitwise_or, 0),
-    ("xor", np.bitwise_xor, 0), ("lshift", np.left_shift, 0), ("rshift", np.right_shift, 0),
+# --- the operators and methods of arrays ---------------------------------------------------------
+
+
+def _operator(fn: Any, on_numbers: Any, swap: bool = False) -> Any:
+    def method(self: Recorded, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return NotImplemented
+        args = (other, self) if swap else (self, other)
+        numbers = all(isinstance(a, (Number, int, float)) for a in args)
+        return self.trace.record(on_numbers if numbers else fn, args, {})
+
+    return method
+
+
+def _inplace(fn: Any) -> Any:
+    def method(self: Tracer, other: Any) -> Any:
+        return self.trace.record_into(fn, (self, other), {"out": self})
+
+    return method
+
+
+def _method(fn: Any) -> Any:
+    def method(self: Tracer, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("out") is not None:
+            return self.trace.record_into(fn, (self, *args), kwargs)
+        return self.trace.record(fn, (self, *args), kwargs)
+
+    return method
+
+
+for _name, _ufunc, _plain in (
+    ("add", np.add, operator.add), ("sub", np.subtract, operator.sub),
+    ("mul", np.multiply, operator.mul), ("truediv", np.divide, operator.truediv),
+    ("floordiv", np.floor_divide, operator.floordiv), ("mod", np.remainder, operator.mod),
+    ("pow", operator.pow, operator.pow), ("and", np.bitwise_and, operator.and_),
+    ("or", np.bitwise_or, operator.or_), ("xor", np.bitwise_xor, operator.xor),
+    ("lshift", np.left_shift, operator.lshift), ("rshift", np.right_shift, operator.rshift),
+    ("matmul", np.matmul, operator.matmul),
 ):  # fmt: skip
-    setattr(Tracer, f"__i{_name}__", _inplace(_ufunc))
+    setattr(Recorded, f"__{_name}__", _operator(_ufunc, _plain))
+    setattr(Recorded, f"__r{_name}__", _operator(_ufunc, _plain, swap=True))
+    if _name != "matmul":
+        setattr(Tracer, f"__i{_name}__", _inplace(np.power if _name == "pow" else _ufunc))
 for _name, _ufunc in (
     ("eq", np.equal), ("ne", np.not_equal), ("lt", np.less), ("le", np.less_equal),
     ("gt", np.greater), ("ge", np.greater_equal),
@@ -416,93 +371,20 @@ for _name in (
     "argsort", "cumsum", "cumprod", "take", "squeeze", "swapaxes", "diagonal", "conj",
     "conjugate", "clip", "round", "searchsorted", "view",
 ):  # fmt: skip
-    setattr(
-        Tracer, _name,
-        (lambda fn: lambda self, *args, **kwargs: self._trace_method(fn, args, kwargs))(
-            getattr(np.ndarray, _name)
-        ),
-    )  # fmt: skip
+    setattr(Tracer, _name, _method(getattr(np.ndarray, _name)))
 
 
-def _trace_method(self: Tracer, fn: Any, args: Any, kwargs: Any) -> Any:
-    if kwargs.get("out") is not None:
-        return self.trace.record_into(fn, (self, *args), kwargs)
-    return self.trace.record(fn, (self, *args), kwargs)
+class Recording:
+    """The graph as it grows, and what could not be followed."""
 
-
-Tracer._trace_method = _trace_method  # type: ignore[attr-defined]
-
-
-class Gate(Node):
-    """Stands before the graph of an argument: gradients that leave the function pass here."""
-
-    __slots__ = ("trace",)
-
-    def __init__(self, trace: Trace, node: Node, array: Any) -> None:
-        super().__init__((node,), array.shape, array.dtype)
-        self.trace = trace
-        self.kept, self.cells = (), ()
-        self.plan = self.op = None  # type: ignore[assignment]
-
-    def name(self) -> str:
-        before: Any = self.inputs[0]
-        return before.name()
-
-    def shares(self, g: Any, create_graph: bool) -> list[tuple[Any, Any]]:
-        if self.trace.open:
-            self.trace.fail(
-                "backward() inside of a compiled function goes on into the graph of an argument: "
-                "detach() the argument"
-            )
-        return [(self.inputs[0], g)]
-
-
-class Source:
-    """Where an input of the program is found when it runs.
-
-    ``kind``: "argument" (key: its number), "tensor" (owner: the tensor), "grad" (owner: the tensor
-    whose ``.grad`` it is), "setting" (owner: a parameter group, key: (name, place in it or None)).
-    """
-
-    __slots__ = ("array", "key", "kind", "line", "owner", "var")
-
-    def __init__(self, kind: str, var: Var, array: Any, owner: Any = None, key: Any = None) -> None:
-        self.kind = kind
-        self.var = var
-        self.array = array
-        self.owner = owner
-        self.key = key
-        self.line = ""
-
-
-class Trace:
-    """One recording: the graph as it grows, the state that was met, and what could not be followed."""
-
-    def __init__(self, fullgraph: bool = False, words: set[str] | None = None) -> None:
+    def __init__(self, fullgraph: bool = False) -> None:
         self.graph = Graph()
         self.fullgraph = fullgraph
-        self.words = words or set()  # names in the user's code: which attributes matter
         self.failure: str | None = None
         self.again = False  # whether the next call may fare better
         self.open = True
         self.counter = itertools.count()
-        self.sources: list[Source] = []
-        self.tracers: dict[int, Tracer] = {}  # id(tensor) → its tracer, for tensors of before
-        self.owners: dict[int, Tensor] = {}  # keeps those ids from being reused
-        self.by_memory: dict[int, Tracer] = {}  # id(array) → tracer, for arrays of before
-        self.made: list[tuple[Any, str]] = []  # (weakref to a tensor of this trace, line)
-        self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # .grad as it was before
-        self.grads_read: dict[int, Tensor] = {}  # tensors whose .grad was looked at before it was set
-        self.grad_owner: dict[int, Tensor] = {}  # id(.grad tensor of before) → its owner
-        self.pinned: set[Any] = set()
-        self.numbers: dict[Any, Number] = {}
-        self.groups: dict[int, Any] = {}
-        self.modules: dict[int, Any] = {}
-        self.optimizers: dict[int, Any] = {}
-        self.plain_groups: list[Any] = []  # (group, names, values) of what is no float
-        self.generators: dict[int, Any] = {}
-        self.cells: dict[int, tuple[list[int], int, Tensor]] = {}  # version counters as they were
-        self.requires: dict[int, tuple[Tensor, bool]] = {}  # requires_grad as it was
+        self.pinned: set[Any] = set()  # settings that something was decided on
 
     # --- values that cannot be followed -----------------------------------------------------------
 
@@ -520,26 +402,19 @@ class Trace:
     def cannot(self, what: str) -> None:
         """Inside an op make it opaque; elsewhere give up the trace, to go on with plain arrays."""
         if self.recording:
-            if _running_op() is not None:
+            if running_op() is not None:
                 raise self.untraceable(what)
             self.fail(f"{what} of a traced array cannot be recorded")
 
     def value_of(self, x: Any, what: str) -> Any:
         """The concrete value: inside an op that makes the op opaque, elsewhere it ends the trace."""
         if self.recording:
-            if _running_op() is not None:
+            if running_op() is not None:
                 raise self.untraceable(what)
             self.fail(
                 f"{what} reads the value of a traced tensor, which is not known when the program is made"
             )
         return x.value
-
-    def frozen(self, array: Any) -> Tracer:
-        """An array that is said to stay as it is."""
-        v = self.variable(array, "c")
-        if self.recording:
-            self.graph.constants[v] = array.copy()
-        return Tracer(self, array.copy(), v)
 
     def foreign(self, array: Any) -> None:
         """A NumPy array of the user's: its values would be frozen into the program."""
@@ -581,7 +456,7 @@ class Trace:
 
     def constant(self, array: Any) -> Var:
         """An array made by an op from shapes and options: it is the same every time."""
-        if _given_by_user():
+        if given_by_user():
             self.foreign(array)
         v = self.variable(array, "c")
         self.graph.constants[v] = array.copy()
@@ -647,7 +522,7 @@ class Trace:
             return out
 
         got = mapped(wrapped, result)
-        tree = mapped(lambda x: x.var if isinstance(x, Recorded) else x, got)
+        tree = mapped(self.as_var, got)
         effect = effect or not outs  # what gives nothing is there to raise
         self.graph.equations.append(
             Equation(
@@ -717,14 +592,16 @@ class Trace:
 
     def fitted(self, values: Any, to: Tracer) -> Var:
         """The Var of values in the shape and dtype of the memory they are written to."""
-        v = self.as_var(values if isinstance(values, (Recorded, np.ndarray)) else np.asarray(values))
-        return self.fit(v, to)
+        if not isinstance(values, (Recorded, np.ndarray)):
+            values = np.asarray(values)
+        return self.fit(self.as_var(values), to)
 
     def fit(self, v: Var, to: Tracer) -> Var:
         if v.number:
             v = self.equation(np.asarray, (v, to.dtype), {}, np.empty((), to.dtype))
         if v.dtype != to.dtype:
-            v = self.equation(cast, (v, to.dtype), {}, np.broadcast_to(np.empty((), to.dtype), v.shape))
+            like = np.broadcast_to(np.empty((), to.dtype), v.shape)
+            v = self.equation(cast, (v, to.dtype), {}, like)
         if v.shape != to.shape:
             like = to.value
             if len(v.shape) > len(to.shape):  # leading axes of size 1
@@ -751,37 +628,6 @@ class Trace:
 
     # --- opaque steps, draws, numbers -------------------------------------------------------------
 
-    def opaque(self, fn: Any, args: Any, kwargs: Any, name: str) -> Any:
-        """An op or rule as one equation."""
-        if self.recording and any(isinstance(x, Tensor) for x in leaves((args, kwargs))):
-            self.fail(f"{name} decides on values, and is itself being differentiated")
-        if self.recording and name in _SHAPED_BY_VALUES:
-            self.fail(f"the shape of the result of {name} depends on values")
-        if self.failure is None:
-            NAMES.setdefault(fn, name)
-        token = TRACE.set(None)
-        before = random.default_generator.get_state()
-        try:
-            result = self.record(fn, args, kwargs)
-            if not np.array_equal(random.default_generator.get_state(), before):
-                self.generators[id(random.default_generator)] = random.default_generator
-                if self.recording:
-                    self.graph.equations[-1].effect = True
-            return result
-        finally:
-            TRACE.reset(token)
-
-    def draw(self, fn: Any, generator: Any, args: Any, kwargs: Any) -> Any:
-        """Random numbers: an effect on a generator."""
-        self.generators.setdefault(id(generator), generator)
-        if not self.recording:
-            return self.merely_run(fn, (generator, *args), kwargs)
-        token = TRACE.set(None)
-        try:
-            return self.record(fn, (generator, *args), kwargs, effect=True)
-        finally:
-            TRACE.reset(token)
-
     def to_number(self, x: Any) -> Any:
         """The value of a 0-d array as a number of the program."""
         if isinstance(x, Number):
@@ -790,182 +636,14 @@ class Trace:
         if not self.recording:
             return value
         v = self.variable(value)
-        self.graph.equations.append(
-            Equation((v,), np.ndarray.item, (x.var,), {}, users_line())
-        )
+        self.graph.equations.append(Equation((v,), np.ndarray.item, (x.var,), {}, users_line()))
         return Number(self, value, v, None)
-
-    def settings(self, group: dict[str, Any]) -> dict[str, Any]:
-        """A parameter group whose floats are numbers of the program."""
-        if not self.recording:
-            return group
-        found = self.groups.get(id(group))
-        if found is None:
-            copy = {
-                name: self._setting(group, name, value)
-                for name, value in group.items()
-                if name != "params"
-            }
-            copy["params"] = group["params"]
-            found = self.groups[id(group)] = (copy, group)
-        return found[0]
-
-    def _setting(self, group: Any, name: str, value: Any) -> Any:
-        if type(value) is float or (type(value) is int and name == "lr"):
-            return self._number_input(group, (name, None), float(value))
-        if type(value) is tuple and value and all(type(v) is float for v in value):
-            return tuple(self._number_input(group, (name, i), v) for i, v in enumerate(value))
-        return value
-
-    def _number_input(self, group: Any, key: Any, value: Any) -> Number:
-        v = Var(f"{key[0]}{next(self.counter)}", (), np.dtype(type(value)), number=True)
-        self.graph.inputs.append(v)
-        source = Source("setting", v, value, group, key)
-        self.sources.append(source)
-        return Number(self, value, v, frozenset([source]))
-
-    def saw_module(self, module: Any) -> None:
-        """A layer is about to run: what it is set to is a guard."""
-        if id(module) not in self.modules:
-            state = module_state(module, self.words)
-            self.modules[id(module)] = (module, state, module.training)
-
-    def saw_optimizer(self, optimizer: Any) -> None:
-        """An optimizer is about to step: which state it holds is a guard."""
-        if id(optimizer) not in self.optimizers:
-            self.optimizers[id(optimizer)] = (optimizer, optimizer_state(optimizer))
-            for group in optimizer.param_groups:
-                self.plain_groups.append((group, *plain_settings(group)))
-
-    def saw_requires_grad(self, t: Tensor) -> None:
-        """``requires_grad`` is about to be set."""
-        if not isinstance(t.__dict__["array"], Tracer):
-            self.requires.setdefault(id(t), (t, t._leaf))
-
-    # --- tensors ------------------------------------------------------------------------------------
-
-    def argument(self, t: Tensor, place: int) -> None:
-        """Register an argument before the function runs."""
-        self._input(t, t.__dict__["array"], "argument", place)
-        if t._node is not None:
-            t._node = Gate(self, t._node, t.__dict__["array"])
-
-    def lift(self, t: Tensor, array: Any) -> Any:
-        """The Tracer of a tensor that existed before."""
-        found = self.tracers.get(id(t))
-        if found is not None:
-            return found
-        if self.failure is not None:
-            return array
-        if t._node is not None:
-            self.fail(
-                "a tensor that was computed outside, with its graph, is used in a compiled function: "
-                "detach() it, or compute it inside"
-            )
-            return array
-        owner = self.grad_owner.get(id(t))
-        if owner is not None:
-            return self._input(t, array, "grad", None, owner)
-        return self._input(t, array, "tensor", None, t)
-
-    def _input(self, t: Tensor, array: Any, kind: str, key: Any, owner: Any = None) -> Tracer:
-        same = self.by_memory.get(id(array))
-        if same is None:
-            v = self.variable(array, {"argument": "x", "grad": "g"}.get(kind, "w"))
-            self.graph.inputs.append(v)
-            source = Source(kind, v, array, owner, key)
-            source.line = users_line()
-            self.sources.append(source)
-            same = self.by_memory[id(array)] = Tracer(self, array, v)
-        self.tracers[id(t)], self.owners[id(t)] = same, t
-        self.cells.setdefault(id(t._cell), (t._cell, t._cell[0], t))
-        return same
-
-    def adopt(self, t: Tensor, array: Any) -> Any:
-        """What a tensor is to hold that gets its array during the trace."""
-        if array is self.tracers.get(id(t)) is not None:  # t.array += 1
-            return t.__dict__["array"]
-        if not self.recording:
-            return array if not self.open else self._keep_track(t, array)
-        if "array" in t.__dict__ and not isinstance(t.__dict__["array"], Tracer):
-            self.again = True  # lazy layers do it once
-            self.tracers.pop(id(t), None)
-            self.fail("the memory of a tensor is exchanged (t.data = …) in a compiled function")
-            return array
-        if type(array) is np.ndarray:
-            array = Tracer(self, array, self.constant(array))
-        return self._keep_track(t, array)
-
-    def _keep_track(self, t: Tensor, array: Any) -> Any:
-        if isinstance(array, Tracer):
-            self.made.append((weakref.ref(t), users_line() if len(self.made) < 20000 else ""))
-        return array
-
-    def read_grad(self, t: Tensor, grad: Any) -> Any:
-        if id(t) not in self.grads:
-            self.grads[id(t)] = (t, grad)
-            self.grads_read[id(t)] = t
-            if grad is not None:
-                self.grad_owner[id(grad)] = t
-        return grad
-
-    def set_grad(self, t: Tensor, before: Any) -> None:
-        if id(t) not in self.grads:
-            self.grads[id(t)] = (t, before)
-
-    def forget_grads(self) -> None:
-        """Let go of what had gradients."""
-        self.grads.clear()
-        self.grads_read.clear()
-        self.grad_owner.clear()
-
-    # --- the end --------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """End the recording: what survives holds plain arrays again."""
-        self.open = False
-        nodes: list[Node] = []
-        for ref, _ in self.made:
-            t = ref()
-            if t is not None:
-                t.__dict__["array"] = concrete(t.__dict__["array"])
-                if t._node is not None:
-                    nodes.append(t._node)
-                if t._view is not None:
-                    parent, op, options = t._view
-                    t._view = (parent, op, mapped(concrete, options))
-        for node in reachable(nodes):
-            kept = getattr(node, "kept", None)
-            if kept:
-                node.kept = mapped(concrete, kept)
-            raw = getattr(node, "raw", None)
-            if raw:  # (array, …) as a custom function saves it
-                node.raw = tuple([r and (concrete(r[0]), *r[1:]) for r in raw])  # type: ignore[attr-defined]
-
-    def survivors(self, known: set[int]) -> list[str]:
-        """Lines that made tensors which somebody still holds, other than the known ones."""
-        for ref, _ in self.made:  # a result that is a view holds on to what it looks at
-            t = ref()
-            while t is not None and id(t) in known and t._view is not None:
-                t = t._view[0]
-                known.add(id(t))
-        return [line for ref, line in self.made if (t := ref()) is not None and id(t) not in known]
-
-    def written(self) -> list[tuple[Source, Var]]:
-        """The inputs whose memory has another value now."""
-        result = []
-        for source in self.sources:
-            tracer = self.by_memory.get(id(source.array))
-            if tracer is not None and tracer._var is not source.var and source.kind != "setting":
-                result.append((source, tracer._var))
-        return result
 
 
 def _holds_recorded(*trees: Any) -> bool:
     return any(isinstance(x, (Recorded, np.ndarray)) for tree in trees for x in leaves(tree))
 
 
-_SHAPED_BY_VALUES = ("getitem", "masked_select", "nonzero")  # ops: a mask as an index
 _SHAPE_FROM_VALUES = {
     np.nonzero, np.argwhere, np.flatnonzero, np.unique, np.extract, np.union1d, np.intersect1d,
     np.setdiff1d, np.trim_zeros, np.bincount,
@@ -982,84 +660,10 @@ def _shape_from_values(fn: Any, args: Any, kwargs: Any) -> bool:
 
 
 def _is_view(y: Any, x: Any) -> bool:
-    base = y.base
-    return base is not None and x.size > 0 and (base is x or base is x.base) and np.may_share_memory(x, y)
+    of_x = y.base is not None and (y.base is x or y.base is x.base)
+    return of_x and x.size > 0 and np.may_share_memory(x, y)
 
 
 def _result_like(fn: Any, args: Any, kwargs: Any) -> Any:
     """An array with the shape and dtype of the result, before something is written over its inputs."""
     return np.asarray(fn(*args, **kwargs))
-
-
-# --- while a trace runs, the attributes of Tensor hand out tracers ----------------------------------
-
-
-class _ArrayOfTensor:
-    def __get__(self, t: Any, owner: Any = None) -> Any:
-        if t is None:
-            return self
-        try:
-            array = t.__dict__["array"]
-        except KeyError:
-            raise AttributeError("array") from None
-        trace = TRACE.get()
-        if trace is None or isinstance(array, Tracer) or not trace.open:
-            return array
-        return trace.lift(t, array)
-
-    def __set__(self, t: Any, array: Any) -> None:
-        trace = TRACE.get()
-        if trace is not None and trace.open:
-            array = trace.adopt(t, array)
-        t.__dict__["array"] = array
-
-
-class _GradOfTensor:
-    def __get__(self, t: Any, owner: Any = None) -> Any:
-        if t is None:
-            return None
-        grad = t.__dict__.get("grad")
-        trace = TRACE.get()
-        return grad if trace is None or not trace.open else trace.read_grad(t, grad)
-
-    def __set__(self, t: Any, value: Any) -> None:
-        trace = TRACE.get()
-        if trace is not None and trace.open:
-            trace.set_grad(t, t.__dict__.get("grad"))
-        t.__dict__["grad"] = value
-
-
-_tracing = 0
-_lock = threading.RLock()
-
-
-class tracing:
-    """A context in which a trace records what this thread does with tensors."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-
-    def __enter__(self) -> Trace:
-        global _tracing
-        with _lock:
-            _tracing += 1
-            if _tracing == 1:
-                Tensor.array = _ArrayOfTensor()  # type: ignore[assignment]
-                Tensor.grad = _GradOfTensor()  # type: ignore[assignment]
-        self.token = TRACE.set(self.trace)
-        return self.trace
-
-    def __exit__(self, *exc: object) -> None:
-        global _tracing
-        TRACE.reset(self.token)
-        self.trace.close()
-        with _lock:
-            _tracing -= 1
-            if _tracing == 0:
-                del Tensor.array
-                Tensor.grad = None
-
-
-# `random` declares its draws with the seam `draw`, which asks TRACE for the trace to record them.
-assert random
-assert follow

@@ -19,8 +19,9 @@ from kilograd.kernels.kernel import CHANGES
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as index_ops
 from kilograd.ops import shape as shape_ops
-from kilograd.tensor import Size, Tensor, apply, wrap
-from kilograd.tensor import device as Device
+from kilograd.size import Size
+from kilograd.size import device as Device
+from kilograd.tensor import Tensor, apply, wrap
 
 __all__ = [
     "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor",

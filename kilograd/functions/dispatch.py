@@ -1,4 +1,4 @@
-"""NumPy's functions called on tensors (``__array_function__``), with NumPy's meaning.
+"""NumPy's functions and ufuncs called on tensors, with NumPy's meaning.
 
 Where no gradient is at stake NumPy computes on the arrays and its results become tensors. On tensors
 that require grad a function is ours from the table below, which takes NumPy's arguments, or refused:
@@ -14,7 +14,9 @@ import numpy as np
 
 from kilograd import functions as f
 from kilograd.functions.calling import tensor_like
-from kilograd.tensor import Tensor, wrap
+from kilograd.ops.elementwise import BY_UFUNC
+from kilograd.ops.linalg import matmul
+from kilograd.tensor import Tensor, apply, wrap
 
 
 def _all(xs: Any) -> list[Tensor]:
@@ -167,3 +169,22 @@ def _wrapped(x: Any) -> Any:
         x = np.asarray(x) if isinstance(x, np.generic) else x
         return wrap(x) if x.dtype.kind in "biufc" else x
     return type(x)(map(_wrapped, x)) if type(x) in (list, tuple) else x
+
+
+def numpy_ufunc(ufunc: Any, method: str, inputs: Any, kwargs: dict[str, Any]) -> Any:
+    """``ufunc`` (or its ``method``) on tensors: our op of the same meaning, where there is one."""
+    op = BY_UFUNC.get(ufunc)
+    if method == "__call__" and op is not None and not kwargs:
+        return apply(op, inputs)
+    if ufunc is np.matmul and method == "__call__" and not kwargs:
+        return apply(matmul, inputs)
+    if "out" in kwargs or any(isinstance(a, Tensor) and a.requires_grad for a in inputs):
+        raise TypeError(
+            f"np.{ufunc.__name__}{'' if method == '__call__' else '.' + method} on a tensor has "
+            "no derivative here: use kilograd's own function, or detach() first"
+        )
+    arrays = [a.array if isinstance(a, Tensor) else a for a in inputs]
+    result = getattr(ufunc, method)(*arrays, **kwargs)
+    if type(result) is tuple:
+        return tuple(wrap(np.asarray(r)) for r in result)
+    return wrap(np.asarray(result))

@@ -19,6 +19,7 @@ from kilograd import dtypes
 from kilograd.errors import DtypeError
 from kilograd.functions.calling import fill, function, inplace_method, tensor_like
 from kilograd.ops import elementwise as ew
+from kilograd.ops import special
 from kilograd.ops.op import Op
 from kilograd.tensor import Tensor, apply, wrap
 
@@ -293,15 +294,15 @@ floor       = unary("floor",       ew.floor,       "The largest integer not abov
 ceil        = unary("ceil",        ew.ceil,        "The smallest integer not below", "[-1.5, 1.5]", "[-1.,  2.]")
 trunc = fix = unary("trunc fix",   ew.trunc,       "The integer part", "[-1.5, 1.5]", "[-1.,  1.]")
 sign        = unary("sign",        ew.sign,        "-1, 0 or 1", "[-1.5, 0.0, 2.0]", "[-1.,  0.,  1.]")
-sgn         = unary("sgn",         ew.sgn,         "The sign; of a complex number, its direction", "[-1.5, 0.0, 2.0]", "[-1.,  0.,  1.]")
-angle       = unary("angle",       ew.angle,       "The angle in the complex plane: 0 or π for reals", "[-1.5, 2.0]", "[3.1416, 0.0000]", inplace=False)
-erf         = unary("erf",         ew.erf,         "The error function", "[0.0, 1.0]", "[0.0000, 0.8427]")
-erfc        = unary("erfc",        ew.erfc,        "1 - erf(x), accurate for large x", "[0.0, 1.0]", "[1.0000, 0.1573]")
-erfinv      = unary("erfinv",      ew.erfinv,      "The inverse of erf", "[0.0, 0.5]", "[0.0000, 0.4769]")
-lgamma      = unary("lgamma",      ew.lgamma,      "log |Γ(x)|", "[0.5, 4.0]", "[0.5724, 1.7918]")
-digamma     = unary("digamma",     ew.digamma,     "The derivative of lgamma", "[1.0, 2.0]", "[-0.5772,  0.4228]")
-i0          = unary("i0",          ew.i0,          "The modified Bessel function I₀", "[0.0, 1.0]", "[1.0000, 1.2661]")
-sinc        = unary("sinc",        ew.sinc,        "sin(πx) / (πx), and 1 at 0", "[0.0, 0.5]", "[1.0000, 0.6366]")
+sgn         = unary("sgn",         special.sgn,         "The sign; of a complex number, its direction", "[-1.5, 0.0, 2.0]", "[-1.,  0.,  1.]")
+angle       = unary("angle",       special.angle,       "The angle in the complex plane: 0 or π for reals", "[-1.5, 2.0]", "[3.1416, 0.0000]", inplace=False)
+erf         = unary("erf",         special.erf,         "The error function", "[0.0, 1.0]", "[0.0000, 0.8427]")
+erfc        = unary("erfc",        special.erfc,        "1 - erf(x), accurate for large x", "[0.0, 1.0]", "[1.0000, 0.1573]")
+erfinv      = unary("erfinv",      special.erfinv,      "The inverse of erf", "[0.0, 0.5]", "[0.0000, 0.4769]")
+lgamma      = unary("lgamma",      special.lgamma,      "log |Γ(x)|", "[0.5, 4.0]", "[0.5724, 1.7918]")
+digamma     = unary("digamma",     special.digamma,     "The derivative of lgamma", "[1.0, 2.0]", "[-0.5772,  0.4228]")
+i0          = unary("i0",          special.i0,          "The modified Bessel function I₀", "[0.0, 1.0]", "[1.0000, 1.2661]")
+sinc        = unary("sinc",        special.sinc,        "sin(πx) / (πx), and 1 at 0", "[0.0, 0.5]", "[1.0000, 0.6366]")
 isnan       = unary("isnan",       ew.isnan,       "Whether it is nan", '[1.0, float("nan")]', "[False,  True]", inplace=False)
 isinf       = unary("isinf",       ew.isinf,       "Whether it is inf or -inf", '[1.0, float("inf")]', "[False,  True]", inplace=False)
 isfinite    = unary("isfinite",    ew.isfinite,    "Whether it is neither nan nor infinite", '[1.0, float("inf")]', "[ True, False]", inplace=False)
@@ -330,9 +331,9 @@ hypot                 = binary("hypot",                ew.hypot,         "√(in
 copysign              = binary("copysign",             ew.copysign,      "``input`` with the sign of ``other``", "[1.0, -2.0] | [-1.0, 1.0]", "[-1.,  2.]", numbers="other")
 logaddexp             = binary("logaddexp",            ew.logaddexp,     "log(exp(input) + exp(other)), without overflow", "[0.0, 1000.0] | [0.0, 1000.0]", "[6.9315e-01, 1.0007e+03]", inplace=False)
 logaddexp2            = binary("logaddexp2",           ew.logaddexp2,    "log2(2**input + 2**other), without overflow", "[0.0, 1000.0] | [0.0, 1000.0]", "[1.0000e+00, 1.0010e+03]", inplace=False)
-xlogy                 = binary("xlogy",                ew.xlogy,         "input * log(other), and 0 where ``input`` is 0", "[0.0, 2.0] | [0.0, 1.0]", "[0., 0.]", numbers="either")
-igamma                = binary("igamma",               ew.igamma,        "The regularised lower incomplete gamma function P(input, other)", "[1.0, 2.0] | [1.0, 2.0]", "[0.6321, 0.5940]")
-igammac               = binary("igammac",              ew.igammac,       "The regularised upper incomplete gamma function, 1 - P(input, other)", "[1.0, 2.0] | [1.0, 2.0]", "[0.3679, 0.4060]")
+xlogy                 = binary("xlogy",                special.xlogy,         "input * log(other), and 0 where ``input`` is 0", "[0.0, 2.0] | [0.0, 1.0]", "[0., 0.]", numbers="either")
+igamma                = binary("igamma",               special.igamma,        "The regularised lower incomplete gamma function P(input, other)", "[1.0, 2.0] | [1.0, 2.0]", "[0.6321, 0.5940]")
+igammac               = binary("igammac",              special.igammac,       "The regularised upper incomplete gamma function, 1 - P(input, other)", "[1.0, 2.0] | [1.0, 2.0]", "[0.3679, 0.4060]")
 logical_and           = binary("logical_and",          ew.logical_and,   "Whether both are nonzero", "[0, 1, 2] | [1, 1, 0]", "[False,  True, False]")
 logical_or            = binary("logical_or",           ew.logical_or,    "Whether one or both are nonzero", "[0, 1, 0] | [1, 1, 0]", "[ True,  True, False]")
 logical_xor           = binary("logical_xor",          ew.logical_xor,   "Whether exactly one is nonzero", "[0, 1, 0] | [1, 1, 0]", "[ True, False, False]")
@@ -343,7 +344,7 @@ bitwise_left_shift    = binary("bitwise_left_shift",   ew.left_shift,    "The bi
 bitwise_right_shift   = binary("bitwise_right_shift",  ew.right_shift,   "The bits moved down by ``other`` places", "[8, 13] | 2", "[2, 3]", numbers="either")
 gcd                   = binary("gcd",                  ew.gcd,           "The greatest common divisor", "[12, 7] | [18, 21]", "[6, 7]")
 lcm                   = binary("lcm",                  ew.lcm,           "The least common multiple", "[4, 7] | [6, 21]", "[12, 21]")
-nextafter             = binary("nextafter",            ew.nextafter,     "The next floating-point number towards ``other``", "[1.0] | [2.0]", "[1.0000]")
+nextafter             = binary("nextafter",            special.nextafter,     "The next floating-point number towards ``other``", "[1.0] | [2.0]", "[1.0000]")
 # fmt: on
 
 
@@ -505,7 +506,7 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
         raise DtypeError(
             f"lerp: expected dtype {input.dtype} for `weight` but got dtype {weight.dtype}"
         )
-    return apply(ew.lerp, (input, end, weight))
+    return apply(special.lerp, (input, end, weight))
 
 
 @function(inplace=True)
@@ -518,7 +519,7 @@ def addcmul(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Ten
     """
     if all(t.dtype.kind in "iub" for t in (input, tensor1, tensor2)):
         value = int(value)
-    return apply(ew.addcmul, (input, tensor1, tensor2), {"value": value})
+    return apply(special.addcmul, (input, tensor1, tensor2), {"value": value})
 
 
 @function(inplace=True)
@@ -536,7 +537,7 @@ def addcdiv(input: Tensor, tensor1: Any, tensor2: Any, *, value: Any = 1) -> Ten
         raise DtypeError(
             "addcdiv: Integer division with addcdiv is no longer supported; divide first."
         )
-    return apply(ew.addcdiv, (input, tensor1, tensor2), {"value": value})
+    return apply(special.addcdiv, (input, tensor1, tensor2), {"value": value})
 
 
 # --- rounding, bounds, replacement --------------------------------------------------------------------
@@ -556,7 +557,7 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
         raise NotImplementedError(
             f"round: decimals are for floating-point numbers, not {input.dtype}"
         )
-    return apply(ew.round_to, (input,), {"decimals": decimals})
+    return apply(special.round_to, (input,), {"decimals": decimals})
 
 
 @function(inplace=True)
@@ -626,7 +627,7 @@ def nan_to_num(
     tensor([1., 0., 9.])
     """
     options = {"nan": 0.0 if nan is None else nan, "posinf": posinf, "neginf": neginf}
-    return apply(ew.nan_to_num, (input,), options)
+    return apply(special.nan_to_num, (input,), options)
 
 
 @function(inplace=True)
@@ -641,7 +642,7 @@ def heaviside(input: Tensor, values: Tensor) -> Tensor:
         raise DtypeError("heaviside is not yet implemented for tensors with different dtypes.")
     if input.dtype.is_complex:
         raise DtypeError("heaviside is not yet implemented for complex tensors.")
-    return apply(ew.heaviside, (input, values))
+    return apply(special.heaviside, (input, values))
 
 
 @function
@@ -688,7 +689,7 @@ def isclose(
     if rtol < 0 or atol < 0:
         raise RuntimeError(f"isclose: rtol and atol must not be negative, got {rtol} and {atol}")
     options = {"rtol": rtol, "atol": atol, "equal_nan": equal_nan}
-    return apply(ew.isclose, (input, other), options)
+    return apply(special.isclose, (input, other), options)
 
 
 @function
@@ -840,7 +841,7 @@ def frexp(input: Tensor) -> Any:
     """
     if not input.dtype.is_floating_point:
         raise DtypeError(f"torch.frexp() only supports floating-point dtypes, not {input.dtype}")
-    return _Frexp(*apply(ew.frexp, (input,)))
+    return _Frexp(*apply(special.frexp, (input,)))
 
 
 # --- special functions with parameters ----------------------------------------------------------------
@@ -854,7 +855,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     >>> kg.logit(kg.tensor([0.5, 0.9]))
     tensor([0.0000, 2.1972])
     """
-    return apply(ew.logit, (input,), {"eps": eps})
+    return apply(special.logit, (input,), {"eps": eps})
 
 
 @function(method=False)
@@ -870,7 +871,7 @@ def polygamma(n: int, input: Tensor) -> Tensor:
     n = operator.index(n)
     if n < 0:
         raise RuntimeError("polygamma(n, x) does not support negative n.")
-    return apply(ew.polygamma, (input,), {"n": n})
+    return apply(special.polygamma, (input,), {"n": n})
 
 
 Tensor.polygamma = polygamma  # type: ignore[attr-defined]
@@ -916,7 +917,7 @@ def complex(real: Tensor, imag: Tensor, *, out: Tensor | None = None) -> Tensor:
         raise DtypeError(
             f"complex: Expected object of scalar type {real.dtype} but got {imag.dtype}"
         )
-    y: Tensor = apply(ew.complex_of, (real, imag))
+    y: Tensor = apply(special.complex_of, (real, imag))
     if out is None:
         return y
     if out.dtype != y.dtype:
@@ -946,7 +947,7 @@ def real(input: Tensor) -> Tensor:
     >>> kg.real(kg.complex(kg.tensor([1.0]), kg.tensor([2.0])))
     tensor([1.])
     """
-    return apply(ew.real, (input,)) if input.dtype.is_complex else input
+    return apply(special.real, (input,)) if input.dtype.is_complex else input
 
 
 @function(method=False)
@@ -959,7 +960,7 @@ def imag(input: Tensor) -> Tensor:
     """
     if not input.dtype.is_complex:
         raise DtypeError("imag is not implemented for tensors with non-complex dtypes.")
-    return apply(ew.imag, (input,))
+    return apply(special.imag, (input,))
 
 
 Tensor.real = property(real)  # type: ignore[attr-defined]
@@ -974,7 +975,7 @@ def conj(input: Tensor) -> Tensor:
     >>> kg.conj(kg.complex(kg.tensor([1.0]), kg.tensor([2.0])))
     tensor([1.-2.j])
     """
-    return apply(ew.conj, (input,)) if input.dtype.is_complex else input
+    return apply(special.conj, (input,)) if input.dtype.is_complex else input
 
 
 @function(inplace=True)
@@ -985,7 +986,7 @@ def conj_physical(input: Tensor) -> Tensor:
     >>> kg.conj_physical(kg.tensor([1.0]))
     tensor([1.])
     """
-    return apply(ew.conj, (input,))
+    return apply(special.conj, (input,))
 
 
 @function
@@ -1020,7 +1021,7 @@ def view_as_real(input: Tensor) -> Tensor:
     """
     if not input.dtype.is_complex:
         raise DtypeError("view_as_real is only supported for complex tensors")
-    return apply(ew.as_real, (input,))
+    return apply(special.as_real, (input,))
 
 
 @function(method=False)
@@ -1039,7 +1040,7 @@ def view_as_complex(input: Tensor) -> Tensor:
         raise RuntimeError("Input tensor must have one or more dimensions")
     if input.shape[-1] != 2 or input.array.strides[-1] != input.itemsize:
         raise RuntimeError("Tensor must have a last dimension of size 2, with stride 1")
-    return apply(ew.as_complex, (input,))
+    return apply(special.as_complex, (input,))
 
 
 _ALIASES = {"subtract": sub, "divide": div, "clip": clamp}

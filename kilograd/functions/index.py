@@ -13,11 +13,12 @@ from kilograd import dtypes
 from kilograd.errors import DtypeError, ShapeError
 from kilograd.functions.calling import function, one_axis
 from kilograd.functions.shape import as_strided, broadcast_tensors, method, sizes
+from kilograd.indexing import as_index
 from kilograd.kernels.place import in_range
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as ops
 from kilograd.ops import shape as shape_ops
-from kilograd.tensor import Tensor, apply, as_index, wrap
+from kilograd.tensor import Tensor, apply, wrap
 
 __all__ = [
     "argwhere", "as_strided_scatter", "diag", "diag_embed", "diagflat", "diagonal",

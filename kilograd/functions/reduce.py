@@ -20,7 +20,7 @@ from kilograd import dtypes
 from kilograd.errors import DtypeError, ShapeError
 from kilograd.functions.calling import all_axes, function, one_axis, tensor_like
 from kilograd.ops import activation as activation_ops
-from kilograd.ops import decompositions
+from kilograd.ops import decompositions, special
 from kilograd.ops import elementwise as ew
 from kilograd.ops import linalg as linalg_ops
 from kilograd.ops import reduce as ops
@@ -860,7 +860,7 @@ def _quantile(
         above = wrap(np.ceil(ranks.array).astype(np.int64))
         high = _at(ordered, above, ordered.ndim - 1, distinct=False)
         weight = ranks - wrap(below) if interpolation == "linear" else 0.5
-        low = apply(ew.lerp, (low, high, weight))
+        low = apply(special.lerp, (low, high, weight))
     y = low.movedim(-1, 0)  # (Q, *)
     rest = ops.kept_shape(input.array.shape, axis) if keepdim else tuple(y.shape[1:])
     return y.reshape(tuple(q.shape) + rest)

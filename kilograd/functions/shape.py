@@ -19,7 +19,9 @@ from kilograd.functions.calling import all_axes, function, one_axis
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as index_ops
 from kilograd.ops import shape as ops
-from kilograd.tensor import Size, Tensor, apply, wrap
+from kilograd.ops import special
+from kilograd.size import Size
+from kilograd.tensor import Tensor, apply, wrap
 
 __all__ = [
     "adjoint", "as_strided", "atleast_1d", "atleast_2d", "atleast_3d", "block_diag",
@@ -559,7 +561,7 @@ def adjoint(input: Tensor) -> Tensor:
 
 
 def _conjugate(x: Tensor) -> Tensor:
-    return apply(ew.conj, (x,)) if x.array.dtype.kind == "c" else x
+    return apply(special.conj, (x,)) if x.array.dtype.kind == "c" else x
 
 
 def _T(self: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ TRACE: ContextVar[Any] = ContextVar("kilograd_trace", default=None)  # the recor
 
 
 CHANGES = [0]  # how often the structure of a model or an optimizer has changed: compiled steps look
+OBSERVERS: list[dict[int, Any]] = []  # the registries of hooks on all modules or all optimizers
 
 
 class Untraceable(Exception):

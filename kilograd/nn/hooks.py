@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kilograd.autograd.function import Function
-from kilograd.tensor import RemovableHandle, Tensor
+from kilograd.autograd.handle import RemovableHandle
+from kilograd.kernels.kernel import OBSERVERS
+from kilograd.tensor import Tensor
 
 if TYPE_CHECKING:
     from kilograd.nn.module import Module
@@ -30,6 +32,7 @@ class Hook:
 
 KINDS = ("forward_pre_hooks", "forward_hooks", "backward_pre_hooks", "backward_hooks")
 GLOBAL: dict[str, dict[int, Hook]] = {kind: {} for kind in KINDS}
+OBSERVERS.extend(GLOBAL.values())
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kilograd.kernels import activation as kernels
 from kilograd.ops import elementwise as ew
+from kilograd.ops import special
 from kilograd.ops.elementwise import where
 from kilograd.ops.op import Box, op
 from kilograd.ops.reduce import sum as sum_
@@ -221,7 +222,7 @@ def _gelu_composition(x, *, approximate):
     if approximate == "tanh":
         inner = np.tanh((x + x * x * x * kernels.CUBIC) * kernels.SQRT_2_OVER_PI)
     else:
-        inner = ew.erf(x * math.sqrt(0.5))
+        inner = special.erf(x * math.sqrt(0.5))
     return x * (inner + 1) * 0.5
 
 

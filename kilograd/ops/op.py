@@ -35,6 +35,8 @@ _SHAPE = "_shape"
 class Box:
     """What an op looks for among its arguments: a Tensor is a Box with an array inside."""
 
+    array: Any
+
     def _apply(self, op: Op, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         raise NotImplementedError
 

@@ -27,15 +27,17 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.autograd.handle import RemovableHandle
 from kilograd.autograd.modes import ModeContext
 from kilograd.kernels.blocks import BLOCK, in_blocks
-from kilograd.kernels.kernel import CHANGES, TRACE, number
-from kilograd.tensor import RemovableHandle, Tensor, wrap
+from kilograd.kernels.kernel import CHANGES, OBSERVERS, TRACE, number
+from kilograd.tensor import Tensor, wrap
 
 Group = dict[str, Any]
 State = dict[str, Any]
 _GLOBAL_PRE: dict[int, Any] = {}
 _GLOBAL_POST: dict[int, Any] = {}
+OBSERVERS.extend((_GLOBAL_PRE, _GLOBAL_POST))
 
 
 def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:

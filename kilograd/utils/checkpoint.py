@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kilograd import random
-from kilograd.autograd import driver
+from kilograd.autograd.calls import backward
 from kilograd.autograd.function import Function
-from kilograd.autograd.modes import ModeContext
+from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.tensor import Tensor
 
 
@@ -26,7 +26,7 @@ class _Checkpoint(Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        if driver.MODE.get().grad:
+        if MODE.get().grad:
             raise RuntimeError(
                 "checkpoint() recomputes outside of the graph: use it without create_graph=True"
             )
@@ -48,7 +48,7 @@ class _Checkpoint(Function):
             raise RuntimeError(
                 "none of output has requires_grad=True, this checkpoint() is not necessary"
             )
-        driver.backward([o for o, _ in live], [g for _, g in live])
+        backward([o for o, _ in live], [g for _, g in live])
         return (None, None, None, *[a.grad if isinstance(a, Tensor) else None for a in args])
 
 

@@ -134,11 +134,16 @@ class Kernel:
 
     def address(self, dtype: Any = np.float32) -> Address:
         """The machine code for arrays of ``dtype``."""
-        return _address(self, np.dtype(dtype))
+        dtype = np.dtype(dtype)
+        made = self.__dict__.setdefault("_made", {})
+        if dtype not in made:
+            made[dtype] = _address(self, dtype)
+        return made[dtype]
 
     def source(self) -> str:
         """What the machine code depends on: its arguments, and the files it was written in."""
-        files = sorted(_files_of(self.fn, set()))
+        modules = {f.__module__ for f in compiled_into(self.fn, {}).values()}
+        files = sorted(sys.modules[m].__file__ or "" for m in modules)
         return f"{self.name} {self.args} of\n" + "\n".join(map(_text, files))
 
     def build(self, dtype: np.dtype) -> tuple[str, bytes, Any]:
@@ -158,13 +163,13 @@ class Kernel:
         _c_function(self.address(dtype))(table.ctypes.data, 0, 1)
 
 
-def _files_of(fn: Any, found: set[str]) -> set[str]:
-    """The files of a function and of the functions that are compiled into it."""
-    found.add(sys.modules[fn.__module__].__file__ or "")
+def compiled_into(fn: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """A function and those it calls that are marked ``inline``, by name."""
+    found[f"{fn.__module__}.{fn.__name__}"] = fn
     for name in fn.__code__.co_names:
         other = fn.__globals__.get(name)
-        if getattr(other, "_inline", False) and sys.modules[other.__module__].__file__ not in found:
-            _files_of(other, found)
+        if getattr(other, "_inline", False) and f"{other.__module__}.{other.__name__}" not in found:
+            compiled_into(other, found)
     return found
 
 
@@ -284,15 +289,35 @@ _NEVER_CALLED = (
 _HEADER = b"kilograd native 1\n"
 
 
+def _what(kernel: Kernel, dtype: np.dtype) -> str:
+    """All that makes the machine code of one kernel another's than of the next."""
+    return f"{kernel.source()}\n{kernel.name} {dtype} {sorted(kernel.flags)}\n"
+
+
+def _key(what: str) -> str:
+    """The name of a kernel's machine code on disk."""
+    return hashlib.sha256((_environment() + what).encode()).hexdigest()
+
+
+def is_made(kernel: Kernel, dtype: np.dtype) -> bool:
+    """Whether a kernel's machine code is here, or on disk."""
+    what = _what(kernel, dtype)
+    directory = cache_dir()
+    if what in _loaded or directory is None:
+        return what in _loaded
+    key = _key(what)
+    return (directory / key[:2] / key).is_file()
+
+
 def _address(kernel: Kernel, dtype: np.dtype) -> Address:
-    what = f"{kernel.source()}\n{kernel.name} {dtype} {sorted(kernel.flags)}\n"
+    what = _what(kernel, dtype)
     found = _loaded.get(what)
     if found is not None:
         return found
     with _lock:
         found = _loaded.get(what)
         if found is None:
-            key = hashlib.sha256((_environment() + what).encode()).hexdigest()
+            key = _key(what)
             found = _from_disk(key)
             if found is None:
                 symbol, code, library = kernel.build(dtype)

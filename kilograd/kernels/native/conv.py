@@ -25,9 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kilograd.kernels import conv as numpy_kernels
-from kilograd.kernels.native.build import FLAGS, SUMS, Kernel, gemm, inline, native, share
 from kilograd.kernels.native.build import T as T
+from kilograd.kernels.native.build import gemm, inline, native, share
 from kilograd.kernels.native.plan import floats, twin
+from kilograd.kernels.native.vectors import Body, machine, vector
 from kilograd.kernels.window import Ints, Pairs
 
 MOST = 16  # threads that have scratch
@@ -39,30 +40,6 @@ FEW = 48  # positions of an image below which a 1x1 convolution is better gather
 
 # --- vectors --------------------------------------------------------------------------------------
 
-
-class VectorKernel(Kernel):
-    """A kernel that uses the vector functions below; they exist once Numba is loaded."""
-
-    def build(self, dtype: np.dtype) -> tuple[str, bytes, Any]:
-        self.fn.__globals__.update(vector_functions())
-        return super().build(dtype)
-
-    def source(self) -> str:
-        """Also the file in which the vector functions are written."""
-        return super().source() + VectorKernel.text()
-
-    @staticmethod
-    @functools.lru_cache(maxsize=1)
-    def text() -> str:
-        with open(__file__, encoding="utf-8") as f:
-            return f.read()
-
-
-def vector(signature: str, *, sums: bool = False) -> Callable[[Callable[..., Any]], VectorKernel]:
-    """Declare a native kernel that uses vector functions."""
-    return lambda fn: VectorKernel(fn, signature, SUMS if sums else FLAGS)
-
-
 # Channels of a tile -> vectors of positions (forward), and taps (weight gradient): for 32 registers
 # or for 16. The tiles of several channels keep many sums going at once, or the adder waits.
 _WIDE = {8: (3, 3), 2: (6, 9), 1: (8, 9)}
@@ -71,153 +48,14 @@ VECTOR = 16  # elements that rows may be read beyond their end, at most
 
 
 @functools.lru_cache(maxsize=1)
-def _machine() -> tuple[int, bool]:
-    """Bytes of a vector register here, and whether there are 32 of them."""
-    import llvmlite.binding as llvm  # type: ignore[import-untyped]
-
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return 64, True
-    if features.get("avx"):
-        return 32, False
-    return 16, bool(features.get("neon"))
-
-
-@functools.lru_cache(maxsize=1)
 def vector_functions() -> dict[str, Any]:
     """What Numba cannot say in a loop: tiles kept in registers, and rows moved by masked vectors."""
     from llvmlite import ir
     from numba import types as nt
-    from numba.core import cgutils
     from numba.extending import intrinsic
 
-    width, many = _machine()
-    tiles = _WIDE if many else _NARROW
+    tiles = _WIDE if machine()[1] else _NARROW
     i64 = ir.IntType(64)
-
-    def kinds(pointer: Any) -> tuple[Any, Any, int, int, str]:
-        """Element, vector, number of lanes, element's size, and LLVM's name of the vector."""
-        single = pointer.dtype == nt.float32
-        size = 4 if single else 8
-        element = ir.FloatType() if single else ir.DoubleType()
-        lanes = width // size
-        return element, ir.VectorType(element, lanes), lanes, size, f"v{lanes}f{size * 8}"
-
-    class Body:
-        """Builds code: a loop's counter and sums as phis, loads and stores of vectors."""
-
-        def __init__(self, builder: Any, pointer: Any) -> None:
-            self.b = builder
-            self.element, self.vector, self.lanes, self.size, self.name = kinds(pointer)
-
-        def at(self, pointer: Any, offset: Any) -> Any:
-            return self.b.gep(pointer, [offset])
-
-        def load(self, pointer: Any, k: int = 0) -> Any:
-            """The k-th vector after a pointer."""
-            place = self.b.gep(pointer, [i64(k * self.lanes)]) if k else pointer
-            return self.b.load(self.b.bitcast(place, self.vector.as_pointer()), align=self.size)
-
-        def store(self, value: Any, pointer: Any, k: int = 0) -> None:
-            place = self.b.gep(pointer, [i64(k * self.lanes)]) if k else pointer
-            self.b.store(value, self.b.bitcast(place, self.vector.as_pointer()), align=self.size)
-
-        def spread(self, pointer: Any, k: int = 0) -> Any:
-            """The k-th element in every lane."""
-            x = self.b.load(self.b.gep(pointer, [i64(k)]) if k else pointer, align=self.size)
-            one = self.b.insert_element(
-                ir.Constant(self.vector, ir.Undefined), x, ir.IntType(32)(0)
-            )
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-            return self.b.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), lanes)
-
-        def loop(self, count: Any, step: int, sums: list, body: Callable[..., list]) -> list:
-            """For i in range(0, count, step): sums = body(i, sums); returns the last sums."""
-            b = self.b
-            before = b.block
-            head, inside, after = (b.append_basic_block(n) for n in ("head", "inside", "after"))
-            b.branch(head)
-            b.position_at_end(head)
-            i = b.phi(i64)
-            i.add_incoming(i64(0), before)
-            phis = [b.phi(s.type) for s in sums]
-            for phi, s in zip(phis, sums, strict=True):
-                phi.add_incoming(s, before)
-            b.cbranch(b.icmp_signed("<", i, count), inside, after)
-            b.position_at_end(inside)
-            new = body(i, phis)
-            for phi, s in zip(phis, new, strict=True):
-                phi.add_incoming(s, b.block)
-            i.add_incoming(b.add(i, i64(step)), b.block)
-            b.branch(head)
-            b.position_at_end(after)
-            return phis
-
-        def declared(self, name: str, result: Any, arguments: list) -> Any:
-            kind = ir.FunctionType(result, arguments)
-            return cgutils.get_or_insert_function(self.b.module, kind, f"llvm.{name}")
-
-        def fma(self, x: Any, y: Any, z: Any) -> Any:
-            """x * y + z."""
-            fn = self.declared(f"fma.{self.name}", self.vector, [self.vector] * 3)
-            return self.b.call(fn, [x, y, z])
-
-        def mask(self, count: Any, every: int = 1) -> Any:
-            """The lanes below a number (and of those, every so many)."""
-            word = ir.IntType(32)
-            numbers = ir.VectorType(word, self.lanes)
-            count = self.b.trunc(count, word)
-            one = self.b.insert_element(ir.Constant(numbers, ir.Undefined), count, word(0))
-            limit = self.b.shuffle_vector(
-                one, ir.Constant(numbers, ir.Undefined), ir.Constant(numbers, [0] * self.lanes)
-            )
-            lanes = [i if i % every == 0 else 1 << 30 for i in range(self.lanes)]
-            return self.b.icmp_signed("<", ir.Constant(numbers, lanes), limit)
-
-        def load_masked(self, pointer: Any, mask: Any) -> Any:
-            word, places = ir.IntType(32), self.vector.as_pointer()
-            fn = self.declared(
-                f"masked.load.{self.name}.p0", self.vector, [places, word, mask.type, self.vector]
-            )
-            zero = ir.Constant(self.vector, [0.0] * self.lanes)
-            near = self.b.bitcast(pointer, places)
-            return self.b.call(fn, [near, word(self.size), mask, zero])
-
-        def store_masked(self, value: Any, pointer: Any, mask: Any) -> None:
-            word, places = ir.IntType(32), self.vector.as_pointer()
-            fn = self.declared(
-                f"masked.store.{self.name}.p0",
-                ir.VoidType(),
-                [self.vector, places, word, mask.type],
-            )
-            self.b.call(fn, [value, self.b.bitcast(pointer, places), word(self.size), mask])
-
-        def shuffle(self, x: Any, y: Any, lanes: list[int]) -> Any:
-            return self.b.shuffle_vector(
-                x, y, ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), lanes)
-            )
-
-        def halves(self, x: Any, y: Any, distance: int) -> Any:
-            """Sums of lanes ``distance`` apart: x's, then y's, in every group of 2 * distance lanes."""
-            groups = range(0, self.lanes, 2 * distance)
-            low = [at + i + k for at in groups for k in (0, self.lanes) for i in range(distance)]
-            return self.b.fadd(
-                self.shuffle(x, y, low), self.shuffle(x, y, [i + distance for i in low])
-            )
-
-        def store_sums(self, vectors: list, pointer: Any) -> None:
-            """Write the sums of many vectors' lanes: a tree that halves them all at once."""
-            zero = ir.Constant(self.vector, [0.0] * self.lanes)
-            for first in range(0, len(vectors), self.lanes):
-                some = vectors[first : first + self.lanes]
-                some += [zero] * (self.lanes - len(some))
-                # With halves of every group joined in this order, lane i ends with vector i's sum.
-                distance = self.lanes // 2
-                while distance:
-                    half = len(some) // 2
-                    some = [self.halves(some[i], some[i + half], distance) for i in range(half)]
-                    distance //= 2
-                self.store(some[0], pointer, first // self.lanes)
 
     def make_tile(channels: int, vectors: int) -> Any:
         @intrinsic
@@ -881,7 +719,7 @@ def _panels(N: int, channels: int, tall: Side, wide: Side, step: int) -> Panels:
 
 def _step(channels: int, lanes: int, which: int) -> int:
     """The least common multiple of the positions of the tiles that so many channels take."""
-    tiles = _WIDE if _machine()[1] else _NARROW
+    tiles = _WIDE if machine()[1] else _NARROW
     used = [8] * (channels >= 8) + [2] * (channels % 8 > 1) + [1] * (channels % 2)
     return math.lcm(*(tiles[k][which] for k in used)) * lanes
 
@@ -949,7 +787,7 @@ def _correlate(
 ) -> None:
     """Plan y = x correlated with w (forward), or x spread by w (back)."""
     dtype, G, K = np.dtype(x.dtype), shape.groups, math.prod(shape.kernel)
-    lanes = _machine()[0] // dtype.itemsize
+    lanes = machine()[0] // dtype.itemsize
     Cs, Ct = shape.C // G, shape.outputs // G
     of_source, of_target, of_group = K, Cs * K, Ct * Cs * K
     source, target = (shape.H, shape.W), (shape.OH, shape.OW)
@@ -1044,7 +882,7 @@ def conv_weight_grad(
             dtype=dtype, work=shape.work,
         )  # fmt: skip
     else:
-        lanes = _machine()[0] // dtype.itemsize
+        lanes = machine()[0] // dtype.itemsize
         tall, wide = shape.sides(_forward_side)
         cut = _panels(shape.N, tall.f * wide.f * shape.C, tall, wide, lanes)
         extra = max(taps for _, taps in (*_WIDE.values(), *_NARROW.values()))
