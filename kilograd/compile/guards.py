@@ -127,7 +127,7 @@ def global_hooks() -> Any:
 
 def layout(array: Any) -> Any:
     """What a program knows of an array besides its values."""
-    return array.shape, array.dtype, array.strides
+    return array.shape, array.dtype, array.strides, array.flags.writeable
 
 
 def memory(array: Any) -> int:

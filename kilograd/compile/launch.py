@@ -306,7 +306,7 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
     text = "\n".join(lines)
     exec(compile(text, "<kilograd launcher>", "exec"), space)
     made = space["launch"]
-    made.text = text
+    made.text, made.arity = text, len(names)
     return made
 
 

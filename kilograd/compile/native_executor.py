@@ -52,7 +52,7 @@ from kilograd.compile.scalar import F32, F64, LOADS, fusable
 from kilograd.errors import TraceError
 from kilograd.kernels import threads
 from kilograd.kernels.native import build as native_build
-from kilograd.kernels.native import ahead, matmul, team
+from kilograd.kernels.native import ahead, matmul, reductions, team
 from kilograd.kernels.native.build import Kernel, bits
 from kilograd.kernels.native.plan import TWINS
 from kilograd.random import Generator
@@ -60,6 +60,12 @@ from kilograd.random import Generator
 ALIGN = 64
 WORTH_SHARING = 200_000  # elements touched in a step, from where a second thread pays
 _COPIES = (np.ndarray.copy, np.copy)
+_REDUCTIONS: dict[Any, Any] = {  # and the axis they take if none is given
+    np.maximum.reduce: (reductions.max_over, 0), np.ndarray.max: (reductions.max_over, None),
+    np.minimum.reduce: (reductions.min_over, 0), np.ndarray.min: (reductions.min_over, None),
+    np.max: (reductions.max_over, None), np.min: (reductions.min_over, None),
+    np.amax: (reductions.max_over, None), np.amin: (reductions.min_over, None),
+}  # fmt: skip
 EXTRAS: list[Kernel] = []  # kernels that every program needs: the quick way adds its own
 
 
@@ -321,12 +327,35 @@ class NativeProgram:
                     shaped = to if to.shape == source.shape else plan.reshape(to, source.shape)
                     plan.copy(shaped, Place(source))
                     return ""
+            if eq.fn in _REDUCTIONS:
+                return self._lower_reduction(plan, eq)
             twin = TWINS.get(eq.fn) or TWINS.get(getattr(eq.fn, "__wrapped__", None))
             if twin is None:
                 return "no native form"
             return self._lower_twin(plan, eq, twin)
         except NotImplementedError as e:
             return str(e) or "not served"
+
+    def _lower_reduction(self, plan: Plan, eq: Equation) -> str:
+        """A maximum or minimum over axes, or a sum that no loop takes."""
+        kind, first = _REDUCTIONS[eq.fn]
+        names = ("axis", "dtype", "out", "keepdims")
+        given = dict(zip(names, eq.args[1:], strict=False)) | eq.kwargs
+        x, out = eq.args[0], eq.outs[0]
+        if not set(given) <= {*names, "initial", "where"} or any(
+            given.get(k) is not None for k in ("out", "dtype", "initial", "where")
+        ):
+            return "no native form"
+        if not isinstance(x, Var) or x.number or x.dtype not in (F32, F64) or not x.size:
+            return "no native form for the dtype"
+        axis = given.get("axis", first)
+        axes = tuple(range(x.ndim)) if axis is None else axis if type(axis) is tuple else (axis,)
+        axes = tuple(sorted(a % x.ndim for a in axes))
+        found = kind(plan, Place(self.layouts[x]), axes)
+        if found is NotImplemented or out.dtype != x.dtype:
+            return "no native form"
+        plan.copy(plan.reshape(Place(self.layouts[out]), found.shape), found)
+        return ""
 
     def _lower_twin(self, plan: Plan, eq: Equation, twin: Callable[..., Any]) -> str:
         def given(x: Any) -> Any:

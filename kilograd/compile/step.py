@@ -312,11 +312,10 @@ class Compiled:
     # --- calling ----------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs and self.launch is not None and not _switched[0]:
+        launch = self.launch
+        if launch is not None and not kwargs and len(args) == launch.arity and not _switched[0]:
             try:
-                result = self.launch(*args)
-            except TypeError:  # another number of arguments
-                result = MISS
+                result = launch(*args)
             except TraceError:  # a kernel refused: nothing was written
                 return self.fn(*args)
             if result is not MISS:

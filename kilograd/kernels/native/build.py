@@ -370,12 +370,14 @@ def _to_disk(key: str, symbol: str, needs: list[str], code: bytes) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _engine() -> Any:
-    """LLVM's linker of object code, without Numba."""
+def _machine() -> None:
+    """Make LLVM ready to link object code without Numba."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    with contextlib.suppress(RuntimeError):
+        llvm.load_library_permanently("")  # the symbols of this process: Python's, the C library's
     _add_symbols()
     if "numba" not in sys.modules:
         # Numba's error paths: linked, never run, for a kernel does not raise
@@ -383,18 +385,18 @@ def _engine() -> Any:
         nowhere = ctypes.cast(libc.abort, ctypes.c_void_p).value
         for name in _NEVER_CALLED:
             llvm.add_symbol(name, nowhere)
-    machine = llvm.Target.from_default_triple().create_target_machine()
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    _keep_alive.append(engine)
-    return engine
 
 
 def _load(symbol: str, needs: list[str], code: bytes) -> Address | None:
     import llvmlite.binding as llvm
 
-    engine = _engine()
+    _machine()
     if any(llvm.address_of_symbol(name) is None for name in needs):
         return None  # LLVM would end the process
+    # Each has a linker to itself: two processes may have given one name to different functions.
+    machine = llvm.Target.from_default_triple().create_target_machine()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    _keep_alive.append(engine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return engine.get_function_address(symbol) or None
