@@ -49,12 +49,16 @@ def same(got, want, rtol=2e-6, atol=1e-6, exact=False):
     assert len(got) == len(want)
     for k, (a, b) in enumerate(zip(got, want, strict=True)):
         a, b = (x.array if isinstance(x, Tensor) else x for x in (a, b))
-        assert a.dtype == b.dtype and a.shape == b.shape, f"result {k}: {a.dtype}{a.shape} {b.dtype}{b.shape}"
+        assert a.dtype == b.dtype and a.shape == b.shape, (
+            f"result {k}: {a.dtype}{a.shape} {b.dtype}{b.shape}"
+        )
         if exact or a.dtype.kind in "biu":
             np.testing.assert_array_equal(a, b, err_msg=f"result {k}")
             if a.dtype.kind == "f":
                 number = ~np.isnan(b)
-                np.testing.assert_array_equal(np.signbit(a)[number], np.signbit(b)[number], err_msg=f"result {k}")
+                np.testing.assert_array_equal(
+                    np.signbit(a)[number], np.signbit(b)[number], err_msg=f"result {k}"
+                )
         else:
             np.testing.assert_allclose(a, b, rtol=rtol, atol=atol, err_msg=f"result {k}")
 
@@ -87,7 +91,19 @@ def numbers(shape, dtype=np.float32, seed=0):
 # --- loops: broadcasting, strides, dtypes -------------------------------------------------------------
 
 N, C, L = 3, 4, 5
-SHAPES = [(), (1,), (L,), (C, 1), (C, L), (1, 1, L), (1, C, 1), (N, 1, 1), (N, C, 1), (N, 1, L), (N, C, L)]
+SHAPES = [
+    (),
+    (1,),
+    (L,),
+    (C, 1),
+    (C, L),
+    (1, 1, L),
+    (1, C, 1),
+    (N, 1, 1),
+    (N, C, 1),
+    (N, 1, L),
+    (N, C, L),
+]
 
 
 @needs_numba
@@ -167,7 +183,9 @@ def test_results_that_are_inputs_and_views():
     first = step(x, y)
     kept = first[4].array.copy()
     step(x * 3, y)
-    np.testing.assert_array_equal(first[4].array, kept)  # results are not overwritten by later calls
+    np.testing.assert_array_equal(
+        first[4].array, kept
+    )  # results are not overwritten by later calls
 
 
 FLOATS = [np.float32, np.float64]
@@ -180,7 +198,13 @@ def test_dtypes():
         return x + y, x * y, x == y, x < y, x >= y, kg.where(x > y, x, y), kg.maximum(x, y)
 
     for a, b in itertools.combinations_with_replacement(DTYPES, 2):
-        agree(f, numbers((3, 4), a), numbers(4, b, 1), python=("maximum", "add", "multiply", "where", "cast"), exact=True)
+        agree(
+            f,
+            numbers((3, 4), a),
+            numbers(4, b, 1),
+            python=("maximum", "add", "multiply", "where", "cast"),
+            exact=True,
+        )
 
 
 @needs_numba
@@ -227,7 +251,12 @@ def test_the_edges_of_dtypes():
           np.array([0, 200, 255], np.uint8), exact=True, python=("add", "multiply"))  # fmt: skip
     agree(lambda j: (j + 1, j.float() * 0.5, j.long() * 2, j > 0, j.double()),
           np.array([2**31 - 1, -(2**31)], np.int32), exact=True, python=("add",))  # fmt: skip
-    agree(lambda h: (h * 2, h.float() * 2), np.array([1, 2], np.float16), exact=True, python=("multiply", "cast"))
+    agree(
+        lambda h: (h * 2, h.float() * 2),
+        np.array([1, 2], np.float16),
+        exact=True,
+        python=("multiply", "cast"),
+    )
     agree(lambda a, b, s: (a * b, a + 1.1, b + a, a > b, kg.maximum(a, b), kg.where(a > 0, a, b), a * s, a.clamp(-s, s)),
           numbers(5), numbers(5, np.float64, 1), np.float64(0.5), exact=True)  # fmt: skip
 
@@ -237,7 +266,23 @@ def test_the_edges_of_dtypes():
 
 def special(dtype):
     tiny = np.finfo(dtype).tiny
-    values = [0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 0.5, np.inf, -np.inf, np.nan, tiny, -tiny, tiny / 4, 3e38, -3e38]
+    values = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        2.5,
+        -2.5,
+        0.5,
+        np.inf,
+        -np.inf,
+        np.nan,
+        tiny,
+        -tiny,
+        tiny / 4,
+        3e38,
+        -3e38,
+    ]
     x = np.array(values, dtype)
     return [np.ascontiguousarray(a) for a in np.meshgrid(x, x)]
 
@@ -273,8 +318,23 @@ def test_special_values_of_functions(dtype):
     rtol = 2e-6 if dtype is np.float32 else 1e-13
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        agree(f, x[np.abs(np.nan_to_num(x, posinf=0, neginf=0)) < 1e30], rtol=rtol, atol=rtol * 1e-30, python=("log10",))
-        curves = lambda x: (F.silu(x), F.gelu(x), F.mish(x), F.gelu(x, approximate="tanh"), x.erfc())  # noqa: E731
+        agree(
+            f,
+            x[np.abs(np.nan_to_num(x, posinf=0, neginf=0)) < 1e30],
+            rtol=rtol,
+            atol=rtol * 1e-30,
+            python=("log10",),
+        )
+
+        def curves(x):
+            return (
+                F.silu(x),
+                F.gelu(x),
+                F.mish(x),
+                F.gelu(x, approximate="tanh"),
+                x.erfc(),
+            )
+
         agree(curves, numbers(50, dtype), rtol=5 * rtol, atol=rtol)
 
 
@@ -314,7 +374,12 @@ def test_sums_over_all_axes():
     agree(sums, x, rtol=1e-5, atol=1e-5)
     agree(means, x, rtol=1e-5, atol=1e-5)
     agree(means, np.float64(x), rtol=1e-13)
-    agree(lambda x: (x.sum(0), x.mean((1, 3)), x.sum(-1), x.sum()), x.transpose(3, 1, 0, 2), rtol=1e-5, atol=1e-5)
+    agree(
+        lambda x: (x.sum(0), x.mean((1, 3)), x.sum(-1), x.sum()),
+        x.transpose(3, 1, 0, 2),
+        rtol=1e-5,
+        atol=1e-5,
+    )
 
 
 @needs_numba
@@ -329,7 +394,11 @@ def test_long_sums_do_not_lose_digits():
     step(kg.tensor(x))
     total, mean, columns, rows, again = [t.array for t in step(kg.tensor(x))]
     y = (x * np.float32(1.5)).astype(np.float64)
-    assert abs(total / y.sum() - 1) < 2e-6 and abs(mean / y.mean() - 1) < 2e-6 and abs(again / y.sum() - 1) < 2e-6
+    assert (
+        abs(total / y.sum() - 1) < 2e-6
+        and abs(mean / y.mean() - 1) < 2e-6
+        and abs(again / y.sum() - 1) < 2e-6
+    )
     np.testing.assert_allclose(columns, y.sum(0), rtol=2e-5)
     np.testing.assert_allclose(rows, y.sum(1), rtol=5e-6)
 
@@ -339,7 +408,15 @@ def test_sums_in_one_loop():
     def f(x, y):
         a = x * y
         b = a.exp()
-        return a, a.sum(), b.sum(), b.sum(0), b.sum(1), (a * b).mean(), (a - a.mean(-1, keepdim=True)).square().sum(-1)
+        return (
+            a,
+            a.sum(),
+            b.sum(),
+            b.sum(0),
+            b.sum(1),
+            (a * b).mean(),
+            (a - a.mean(-1, keepdim=True)).square().sum(-1),
+        )
 
     step = agree(f, numbers((7, 9)), numbers(9, seed=1), rtol=1e-5, atol=1e-4)
     assert len([s for s in step.last.runner.steps if s.kind == "loop"]) <= 4
@@ -347,8 +424,18 @@ def test_sums_in_one_loop():
 
 @needs_numba
 def test_empty_sums():
-    agree(lambda x: (x.sum(), x.sum(0), x.sum(1), x.mean(1) * 0), numbers((3, 0)), python=("add_reduce",), exact=True)
-    agree(lambda x: ((x * 2).sum(0), (x * 2).sum()), numbers((0, 3)), python=("add_reduce",), exact=True)
+    agree(
+        lambda x: (x.sum(), x.sum(0), x.sum(1), x.mean(1) * 0),
+        numbers((3, 0)),
+        python=("add_reduce",),
+        exact=True,
+    )
+    agree(
+        lambda x: ((x * 2).sum(0), (x * 2).sum()),
+        numbers((0, 3)),
+        python=("add_reduce",),
+        exact=True,
+    )
 
 
 # --- products -------------------------------------------------------------------------------------------
@@ -376,14 +463,34 @@ def test_products_of_views(dtype):
     rtol = 2e-5 if dtype is np.float32 else 1e-12
     for m, n, k in ((3, 4, 5), (30, 40, 50)):
         a, b = numbers((2 * m, 2 * k), dtype), numbers((2 * k, 2 * n), dtype, 1)
-        lefts = [a[:m, :k], a[::2, ::2], a[m:, 1 : k + 1], a[:m, k:][:, ::-1], np.asfortranarray(a[:m, :k])]
-        rights = [b[:k, :n], b[::2, ::2], b[k:, 2 : n + 2], b[:k, :n][::-1], np.asfortranarray(b[:k, :n])]
+        lefts = [
+            a[:m, :k],
+            a[::2, ::2],
+            a[m:, 1 : k + 1],
+            a[:m, k:][:, ::-1],
+            np.asfortranarray(a[:m, :k]),
+        ]
+        rights = [
+            b[:k, :n],
+            b[::2, ::2],
+            b[k:, 2 : n + 2],
+            b[:k, :n][::-1],
+            np.asfortranarray(b[:k, :n]),
+        ]
         for x, y in zip(lefts, rights, strict=True):
-            agree(lambda x, y: (x @ y, y.T @ x.T, x @ x.T, (x * 2).T @ x), x, y, rtol=rtol, atol=10 * rtol)
+            agree(
+                lambda x, y: (x @ y, y.T @ x.T, x @ x.T, (x * 2).T @ x),
+                x,
+                y,
+                rtol=rtol,
+                atol=10 * rtol,
+            )
     x, y = numbers((2, 3, 4, 5), dtype), numbers((2, 3, 4, 6), dtype, 1)
     agree(lambda x, y: (x.mT @ y, x.transpose(0, 1).mT @ y.transpose(0, 1), x[:, 1].mT @ y[1, 2], x[:1].mT @ y),
           x, y, rtol=rtol, atol=10 * rtol)  # fmt: skip
-    agree(lambda x, y: x[0, 0, :, 0] @ y[0, 0, :, 1], x, y, rtol=rtol, atol=10 * rtol)  # vectors with steps
+    agree(
+        lambda x, y: x[0, 0, :, 0] @ y[0, 0, :, 1], x, y, rtol=rtol, atol=10 * rtol
+    )  # vectors with steps
 
 
 # --- joining, putting, padding --------------------------------------------------------------------------
@@ -400,7 +507,9 @@ def test_joins():
 
     agree(f, numbers((3, 4)), numbers((3, 4), seed=1))
     agree(lambda x, y: kg.cat([x, y]) + 1, numbers((2, 3)), numbers((4, 3), np.float64))
-    agree(lambda x, y: (kg.cat([x, y]), kg.stack([y, y])), numbers(3, np.int64), numbers(2, np.int64))
+    agree(
+        lambda x, y: (kg.cat([x, y]), kg.stack([y, y])), numbers(3, np.int64), numbers(2, np.int64)
+    )
 
 
 @needs_numba
@@ -437,7 +546,12 @@ def test_pads():
 @needs_numba
 def test_gradients_of_slices():
     def f(x):
-        loss = (x[1:] * x[:-1]).sum() + (x[:, ::2] ** 2).sum() + x[0, 0] * 3 + F.pad(x, (1, 1))[:, :2].sum()
+        loss = (
+            (x[1:] * x[:-1]).sum()
+            + (x[:, ::2] ** 2).sum()
+            + x[0, 0] * 3
+            + F.pad(x, (1, 1))[:, :2].sum()
+        )
         (g,) = kg.autograd.grad(loss, x)
         return loss.detach(), g
 
@@ -478,13 +592,20 @@ def check_steps(make, batches, rtol=1e-5, **how):
         got = [t.__dict__.get("grad") for t in mine]
         want = [t.__dict__.get("grad") for t in state]
         assert [g is None for g in got] == [g is None for g in want], f"call {k}"
-        same([g for g in got if g is not None], [g for g in want if g is not None], rtol=rtol, atol=1e-5)
+        same(
+            [g for g in got if g is not None],
+            [g for g in want if g is not None],
+            rtol=rtol,
+            atol=1e-5,
+        )
     assert step.last.runs > 0 or step.launch is not None
     return step
 
 
 @needs_numba
-@pytest.mark.parametrize("kind", ["swap", "cycle", "shift", "transposed", "itself", "product", "sum", "view", "strided"])
+@pytest.mark.parametrize(
+    "kind", ["swap", "cycle", "shift", "transposed", "itself", "product", "sum", "view", "strided"]
+)
 def test_overlapping_updates(kind):
     def make():
         state = [kg.tensor(numbers((4, 4), seed=k)) for k in range(3)]
@@ -580,7 +701,10 @@ def random_program(rng, length, n=6):
         elif fn == "reverse":
             new = eq(operator.getitem, a, (slice(None, None, -1), slice(None)))
         elif fn == "join":
-            halves = [eq(operator.getitem, x, (slice(None), slice(0, n // 2)), shape=(n, n // 2)) for x in (a, b)]
+            halves = [
+                eq(operator.getitem, x, (slice(None), slice(0, n // 2)), shape=(n, n // 2))
+                for x in (a, b)
+            ]
             new = eq(np.concatenate, tuple(halves), 1)
         elif fn == "where":
             new = eq(np.where, eq(np.greater, a, b, dtype=bool), a, b)
@@ -612,7 +736,10 @@ def test_long_random_programs_on_several_threads(shared, threads):
     n = 160  # large enough for loops to be divided
     native_program = same_as_numpy(random_program(np.random.default_rng(0), 60, n), n, 0)
     assert native_program.parallel
-    assert sum(call.divides and call.work > 20_000 for p in native_program.plans for call in p.calls) > 8
+    assert (
+        sum(call.divides and call.work > 20_000 for p in native_program.plans for call in p.calls)
+        > 8
+    )
 
 
 def same_as_numpy(graph, n, seed):
@@ -703,7 +830,13 @@ def test_gradients_that_the_user_keeps():
         pair.go(k)
         grads = [p.grad for p in pair.model.parameters()]
         how = k % 3
-        held = grads if how == 0 else [g.array for g in grads] if how == 1 else [g.array[:1] for g in grads]
+        held = (
+            grads
+            if how == 0
+            else [g.array for g in grads]
+            if how == 1
+            else [g.array[:1] for g in grads]
+        )
         kept.append((held, [np.array(h.array if isinstance(h, Tensor) else h) for h in held]))
         del grads, held
     for held, values in kept:
@@ -837,7 +970,11 @@ def test_arguments_that_share_memory():
     step = native(f)
     for _ in range(2):
         memory = kg.tensor(numbers(10))
-        for a, b in ((memory[:5], memory[5:]), (memory[:5], memory[3:8]), (memory[2:7], memory[2:7])):
+        for a, b in (
+            (memory[:5], memory[5:]),
+            (memory[:5], memory[3:8]),
+            (memory[2:7], memory[2:7]),
+        ):
             before = memory.array.copy()
             want = f(a, b).array
             after = memory.array.copy()
@@ -1011,7 +1148,9 @@ def test_results_do_not_depend_on_threads(shared, threads):
     def run(n):
         shared(n)
         kg.manual_seed(0)
-        model = nn.Sequential(nn.Linear(40, 96), nn.ReLU(), nn.LayerNorm(96), nn.Dropout(0.2), nn.Linear(96, 10))
+        model = nn.Sequential(
+            nn.Linear(40, 96), nn.ReLU(), nn.LayerNorm(96), nn.Dropout(0.2), nn.Linear(96, 10)
+        )
         optimizer = kg.optim.AdamW(model.parameters(), lr=0.01)
         rng = np.random.default_rng(0)
         x = kg.tensor(rng.normal(size=(400, 40)).astype(np.float32))
@@ -1256,7 +1395,11 @@ def test_reports():
     ):  # fmt: skip
         assert words in text, text
     source = pair.step.source
-    assert "def loop_" in source and "# the step, call by call" in source and "(a, part, parts):" in source
+    assert (
+        "def loop_" in source
+        and "# the step, call by call" in source
+        and "(a, part, parts):" in source
+    )
     compile(source.split("# the step")[0], "<source>", "exec")
     assert "def step(" in str(pair.step.graph)
     unsupported = native(lambda x: x.argsort() + 1)
@@ -1307,7 +1450,14 @@ def test_each_pass_keeps_the_program(monkeypatch):
 
     def f(x):
         y = (x.T.T * 1).clone() + kg.zeros(4) + kg.full((4,), 2.0) * 3
-        return y, (x + 1) * (x + 1), x.reshape(2, 6).reshape(12), x.sum(), x.clone().T.clone(), kg.ones(2) + 1
+        return (
+            y,
+            (x + 1) * (x + 1),
+            x.reshape(2, 6).reshape(12),
+            x.sum(),
+            x.clone().T.clone(),
+            kg.ones(2) + 1,
+        )
 
     step = kg.compile(f, backend="numpy", fullgraph=True)
     x = kg.tensor(numbers((3, 4)))
@@ -1349,3 +1499,14 @@ def test_numpy_is_asked_for_without_a_word(monkeypatch):
         f = kg.compile(lambda x: x * 2, backend="numpy")
         same([f(kg.ones(2)), f(kg.ones(2))], [2 * kg.ones(2)] * 2)
 
+
+@needs_numba
+def test_memory_that_is_exchanged_behind_our_back():
+    """``t.array = …`` tells nobody; the next call sees it all the same."""
+    w = kg.ones(3)
+    f = kg.compile(lambda x: x * w, backend="numba")
+    for _k in range(4):
+        assert f(kg.ones(3)).tolist() == [1, 1, 1]
+    w.array = np.full(3, 2, np.float32)
+    for _k in range(3):
+        assert f(kg.ones(3)).tolist() == [2, 2, 2]

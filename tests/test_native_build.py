@@ -375,7 +375,11 @@ def test_pointers_of_every_dtype():
     for k, code in enumerate(codes):
         lines.append(f"    x{k} = {code}_at(a[{2 * k}])")
         lines.append(f"    y{k} = f64_at(a[{2 * k + 1}])")
-        lines += ["    for i in range(2):", f"        y{k}[i] = f64(x{k}[i])", f"        x{k}[i] = x{k}[1 - i]"]
+        lines += [
+            "    for i in range(2):",
+            f"        y{k}[i] = f64(x{k}[i])",
+            f"        x{k}[i] = x{k}[1 - i]",
+        ]
     kernel = build.Generated("converting", "\n".join(lines) + "\n")
     table, kept = [], []
     for dtype in build._CODES.values():
@@ -402,7 +406,9 @@ def test_numbers_in_both_element_types():
         y = np.empty_like(x)
         affine(x, y, 9, 0.1, -0.3)
         # (a fused multiply-add rounds once)
-        np.testing.assert_allclose(y, x * dtype(0.1) + dtype(-0.3), rtol=1e-6 if dtype is np.float32 else 1e-14)
+        np.testing.assert_allclose(
+            y, x * dtype(0.1) + dtype(-0.3), rtol=1e-6 if dtype is np.float32 else 1e-14
+        )
         affine(x, y, 9, float("inf"), 0.0, dtype=dtype)
         with np.errstate(invalid="ignore"):
             np.testing.assert_array_equal(y, x * dtype(np.inf))
@@ -429,14 +435,18 @@ def test_gemm(dtype):
             a, b, c = (rng.normal(size=2000).astype(dtype) for _ in range(3))
 
             def matrix(x, rows, columns, ld, at=at):
-                return np.lib.stride_tricks.as_strided(x[at:], (rows, columns), (ld * x.itemsize, x.itemsize))
+                return np.lib.stride_tricks.as_strided(
+                    x[at:], (rows, columns), (ld * x.itemsize, x.itemsize)
+                )
 
             left = matrix(a, k, m, lda).T if ta else matrix(a, m, k, lda)
             right = matrix(b, n, k, ldb).T if tb else matrix(b, k, n, ldb)
             want = c.copy()
             matrix(want, m, n, ldc)[...] = alpha * left @ right + beta * matrix(c, m, n, ldc)
             one_product(a, at, ta, lda, b, at, tb, ldb, c, at, ldc, m, n, k, alpha, beta)
-            np.testing.assert_allclose(c, want, rtol=rtol, atol=rtol)  # what lies between rows is untouched
+            np.testing.assert_allclose(
+                c, want, rtol=rtol, atol=rtol
+            )  # what lies between rows is untouched
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -445,7 +455,9 @@ def test_shared_products(dtype):
     rng = np.random.default_rng(1)
     rtol = 1e-4 if dtype is np.float32 else 1e-12
     code = build._c_function(matmul.product.address(dtype))
-    for (m, n, k), ta, tb, parts in itertools.product([(7, 3, 5), (2, 9, 4), (1, 1, 3)], (0, 1), (0, 1), (1, 2, 3)):
+    for (m, n, k), ta, tb, parts in itertools.product(
+        [(7, 3, 5), (2, 9, 4), (1, 1, 3)], (0, 1), (0, 1), (1, 2, 3)
+    ):
         a, b = rng.normal(size=(k, m) if ta else (m, k)), rng.normal(size=(n, k) if tb else (k, n))
         a, b, c = a.astype(dtype), b.astype(dtype), np.full((m, n), np.nan, dtype)
         table = matmul.product.pack((a, ta, a.shape[1], b, tb, b.shape[1], c, n, m, n, k), dtype)
@@ -470,15 +482,21 @@ def test_shared_products(dtype):
 def steps_of(*kernels):
     """A program's head for kernels (address, arguments), and what must be kept alive."""
     tables = [np.array(args, np.int64) for _, args in kernels]
-    code = np.array([[f, t.ctypes.data, 0] for (f, _), t in zip(kernels, tables, strict=True)], np.int64)
+    code = np.array(
+        [[f, t.ctypes.data, 0] for (f, _), t in zip(kernels, tables, strict=True)], np.int64
+    )
     status, counter = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    head = np.array([len(code), code.ctypes.data, status.ctypes.data, counter.ctypes.data, 0], np.int64)
+    head = np.array(
+        [len(code), code.ctypes.data, status.ctypes.data, counter.ctypes.data, 0], np.int64
+    )
     return head, status, (tables, code, counter)
 
 
 def test_a_program_stops_at_a_status():
     plus = adding(1).address(np.float32)
-    refusing = build.Generated("refusing", "def refusing(a, part, parts):\n    i64_at(a[0])[0] = 1\n")
+    refusing = build.Generated(
+        "refusing", "def refusing(a, part, parts):\n    i64_at(a[0])[0] = 1\n"
+    )
     interpret = build._c_function(build.INTERPRETER.address(np.float32))
     x = np.zeros(1, np.float32)
     at = [x.ctypes.data]
@@ -494,11 +512,15 @@ def test_a_program_stops_at_a_status():
 def test_threads_leave_a_refused_program_together():
     """All threads go down the same lines, even if one sees the refusal earlier than another."""
     plus = adding(1).address(np.float32)
-    refusing = build.Generated("refusing", "def refusing(a, part, parts):\n    i64_at(a[0])[0] = 1\n")
+    refusing = build.Generated(
+        "refusing", "def refusing(a, part, parts):\n    i64_at(a[0])[0] = 1\n"
+    )
     interpret = build._c_function(build.INTERPRETER.address(np.float32))
     x = np.zeros(1, np.float32)
     at = [x.ctypes.data]
-    head, status, kept = steps_of(*[(plus, at)] * 3, (refusing.address(np.float32), [0]), *[(plus, at)] * 3)
+    head, status, kept = steps_of(
+        *[(plus, at)] * 3, (refusing.address(np.float32), [0]), *[(plus, at)] * 3
+    )
     kept[0][3][0] = status.ctypes.data
     for _ in range(300):
         status[0], head[4] = 0, kept[2][0]

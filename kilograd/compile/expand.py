@@ -3,18 +3,19 @@
 A kernel such as ``gelu`` is one step for NumPy, which works block by block. In a native loop it is a few
 lines among others.
 """
+# mypy: allow-untyped-defs
+# (an expansion runs on symbols and numbers alike, as a derivative rule does: types would say nothing)
 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kilograd.compile.graph import Equation, Graph, Var
-from kilograd.compile.scalar import CODES, F32, F64, FORMS, Form
+from kilograd.compile.scalar import F32, F64, FORMS, Form
 from kilograd.kernels import activation, losses, special
 
 EXPANSIONS: dict[Any, Callable[..., Any]] = {}
@@ -45,11 +46,16 @@ def _operator(fn: Any, swap: bool = False) -> Any:
     return method
 
 
-for _name, _ufunc in (("add", np.add), ("sub", np.subtract), ("mul", np.multiply), ("truediv", np.divide)):
+for _name, _ufunc in (
+    ("add", np.add),
+    ("sub", np.subtract),
+    ("mul", np.multiply),
+    ("truediv", np.divide),
+):
     setattr(Symbol, f"__{_name}__", _operator(_ufunc))
     setattr(Symbol, f"__r{_name}__", _operator(_ufunc, swap=True))
-Symbol.__gt__ = _operator(np.greater)  # type: ignore[assignment,method-assign]
-Symbol.__lt__ = _operator(np.less)  # type: ignore[assignment,method-assign]
+for _name, _comparison in (("gt", np.greater), ("lt", np.less)):
+    setattr(Symbol, f"__{_name}__", _operator(_comparison))
 
 
 class _Expansion:
@@ -63,7 +69,11 @@ class _Expansion:
         values = [a.var if isinstance(a, Symbol) else a for a in args]
         first = [v for v in values if isinstance(v, Var)]
         shape = np.broadcast_shapes(*[v.shape for v in first])
-        dtype = np.dtype(bool) if fn in (np.greater, np.less) else max((v.dtype for v in first), key=lambda d: (d.kind == "f", d.itemsize))
+        dtype = (
+            np.dtype(bool)
+            if fn in (np.greater, np.less)
+            else max((v.dtype for v in first), key=lambda d: (d.kind == "f", d.itemsize))
+        )
         out = Var(f"{self.eq.outs[0].name}_{len(self.made)}", shape, dtype)
         self.made.append(Equation((out,), fn, tuple(values), {}, self.eq.line))
         return Symbol(out, self)
@@ -91,7 +101,10 @@ def expanded(graph: Graph) -> Graph:
         into = _Expansion(eq)
         result = rule(*[Symbol(a, into) if isinstance(a, Var) else a for a in eq.args], **eq.kwargs)
         found = result if isinstance(result, tuple) else (result,)
-        if any(s.var.shape != v.shape or s.var.dtype != v.dtype for s, v in zip(found, eq.outs, strict=True)):
+        if any(
+            s.var.shape != v.shape or s.var.dtype != v.dtype
+            for s, v in zip(found, eq.outs, strict=True)
+        ):
             equations.append(eq)
             continue
         names = {s.var: v for s, v in zip(found, eq.outs, strict=True)}
@@ -199,7 +212,3 @@ def _(a, b, beta, scale):
     d = (a - b).absolute()
     near = d.minimum(beta)
     return (d - near * 0.5) * near * (scale / beta)
-
-
-assert CODES
-assert operator

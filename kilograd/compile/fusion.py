@@ -36,7 +36,7 @@ class Sum:
     @staticmethod
     def of_equation(eq: Equation) -> Sum | None:
         """The sum an equation computes, if it is one of floats."""
-        if eq.fn not in SUMS and eq.fn not in MEANS or not isinstance(eq.args[0], Var):
+        if (eq.fn not in SUMS and eq.fn not in MEANS) or not isinstance(eq.args[0], Var):
             return None
         x, out = eq.args[0], eq.outs[0]
         if x.number or x.dtype not in (F32, F64) or out.dtype != x.dtype or not x.size:
@@ -51,7 +51,11 @@ class Sum:
         if axis is None:
             axes = tuple(range(x.ndim))
         else:
-            axes = tuple(sorted(a % x.ndim for a in (axis if type(axis) is tuple else (axis,)))) if x.ndim else ()
+            axes = (
+                tuple(sorted(a % x.ndim for a in (axis if type(axis) is tuple else (axis,))))
+                if x.ndim
+                else ()
+            )
         count = 1
         for a in axes:
             count *= x.shape[a]
@@ -74,7 +78,9 @@ class Step:
 
     def reads(self) -> list[Var]:
         inside = set(self.gives())
-        return list(dict.fromkeys(v for eq in self.equations for v in eq.inputs() if v not in inside))
+        return list(
+            dict.fromkeys(v for eq in self.equations for v in eq.inputs() if v not in inside)
+        )
 
 
 def _math_dtype(eq: Equation) -> Any:
@@ -160,7 +166,9 @@ def steps_of(equations: list[Equation], aliases: dict[Var, Var], is_view: Any) -
             continue
         inputs = list(eq.inputs())
         direct = {groups.home[r] for v in inputs if (r := aliases.get(v, v)) in groups.home}
-        strict = {groups.home[r] for v in inputs if (r := aliases.get(v)) in groups.home}
+        strict = {
+            groups.home[q] for v in inputs if (q := aliases.get(v)) is not None and q in groups.home
+        }
         for v in inputs:  # a sum is known only when its loop is over
             home = groups.home.get(v)
             if home is not None and v in groups.steps[home].sums:  # type: ignore[union-attr]

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from kilograd.autograd.modes import MODE
-from kilograd.compile.native_executor import EXTRAS
 from kilograd.compile.guards import _MISSING, _differs, memory
+from kilograd.compile.native_executor import EXTRAS
 from kilograd.compile.scalar import F64
 from kilograd.kernels.kernel import CHANGES, TRACE
 from kilograd.kernels.native.build import INTERPRETER, Generated
@@ -55,7 +55,9 @@ def address(array: np.ndarray) -> int:
 class Kept:
     """A gradient that a program writes again and again, as long as nobody else holds it."""
 
-    def __init__(self, var: Any, dtype: Any, places: list[tuple[int, int]], owner: dict[str, Any]) -> None:
+    def __init__(
+        self, var: Any, dtype: Any, places: list[tuple[int, int]], owner: dict[str, Any]
+    ) -> None:
         self.var = var
         self.dtype = dtype
         self.places = places
@@ -108,8 +110,8 @@ class _References:
         t.array = np.zeros(1)
         tensors, arrays, owner = [t], [t.array], {"grad": t}
         del t
-        self.tensor = [*map(sys.getrefcount, tensors)][0]
-        self.array = [*map(sys.getrefcount, arrays)][0]
+        self.tensor = next(map(sys.getrefcount, tensors))
+        self.array = next(map(sys.getrefcount, arrays))
         del owner
 
 
@@ -157,8 +159,12 @@ class Entry:
         self.code = np.concatenate([first, native.codes[0][: native.heads[0][0]]])
         self.program = native.heads[0].copy()
         self.program[0], self.program[1] = len(self.code), self.code.ctypes.data
-        self.head = np.array([0, 0, 0, 0, 0, INTERPRETER.address(np.float32), self.program.ctypes.data], np.int64)
-        kind = ctypes.PYFUNCTYPE if native.work < 1 << 18 else ctypes.CFUNCTYPE  # short: keep the GIL
+        self.head = np.array(
+            [0, 0, 0, 0, 0, INTERPRETER.address(np.float32), self.program.ctypes.data], np.int64
+        )
+        kind = (
+            ctypes.PYFUNCTYPE if native.work < 1 << 18 else ctypes.CFUNCTYPE
+        )  # short: keep the GIL
         self.run = kind(None, ctypes.c_void_p)(ALONE.address(np.float32))
 
 
@@ -170,7 +176,7 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
     """
     native = program.runner
     guards = program.guards
-    if program.backward is not None or native.fallible and program.generators:
+    if program.backward is not None or (native.fallible and program.generators):
         return None
     if any(s.kind == "grad" for s in program.sources) or not _QUICK:
         return None
@@ -194,14 +200,18 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         lines.append("    " * depth + text)
 
     line("m = MODE.get()")
-    line("if m is not mode and m != mode or TRACE.get() is not None or CHANGES[0] != guards.changes:")
+    line(
+        "if m is not mode and m != mode or TRACE.get() is not None or CHANGES[0] != guards.changes:"
+    )
     line("return MISS", 2)
     arrays = {}
     place = 0
     for i, what in enumerate(signature):
         if what[0] == "value":
             space[f"k{i}"] = what[1]
-            line(f"if x{i} is not k{i} and (type(x{i}) is not type(k{i}) or x{i} != k{i}): return MISS")
+            line(
+                f"if x{i} is not k{i} and (type(x{i}) is not type(k{i}) or x{i} != k{i}): return MISS"
+            )
             continue
         _, shape, dtype, strides, leaf, no_graph = what
         space.update({f"shape{i}": shape, f"dtype{i}": dtype, f"strides{i}": strides})
@@ -215,8 +225,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         line(f"if (id(a{i}) if b is None else memory(a{i})) in guards.memories: return MISS")
         arrays[place] = f"a{i}"
         place += 1
-    for i, j in itertools.combinations(arrays.values(), 2):  # one array twice is another program
-        line(f"if {i} is {j}: return MISS")
+    for a, b in itertools.combinations(arrays.values(), 2):  # one array twice is another program
+        line(f"if {a} is {b}: return MISS")
     _guard_lines(guards, space, line)
     line("with lock:")
     quick = not (native.python_steps or native.parallel or native.fallible or native.generators)
@@ -225,8 +235,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         patches = native.patches.get(s.var, ())
         if patches:
             line(f"at = pointer(id({arrays[s.key]}) + {_POINTER_AT}).value", 2)
-        for p, offset in patches:
-            line(f"cells[{p}] = at{f' + {offset}' if offset else ''}", 2)
+        for cell, offset in patches:
+            line(f"cells[{cell}] = at{f' + {offset}' if offset else ''}", 2)
         if native.python_steps:
             space[f"var_{s.var}"] = s.var
             line(f"native.now[var_{s.var}] = pointer(id({arrays[s.key]}) + {_POINTER_AT}).value", 2)
@@ -237,8 +247,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
             continue
         number = native.numbers[s.var]
         space[f"number{k}"], space[f"group{k}"] = number, s.owner
-        index = "" if s.key[1] is None else f"[{s.key[1]}]"
-        line(f"number{k}.value = group{k}[{s.key[0]!r}]{index}", 2)
+        part = "" if s.key[1] is None else f"[{s.key[1]}]"
+        line(f"number{k}.value = group{k}[{s.key[0]!r}]{part}", 2)
     grads = {index: owner for owner, index in program.grads if index is not None}
     keeps: list[tuple[int, Kept]] = []
     for index, v in enumerate(native.graph.outputs):
@@ -255,15 +265,17 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
             fetched.append((f"o{index}", places))
             continue
         line(f"at = pointer(id(o{index}) + {_POINTER_AT}).value", 2)
-        for p, offset in places:
-            line(f"cells[{p}] = at{f' + {offset}' if offset else ''}", 2)
+        for cell, offset in places:
+            line(f"cells[{cell}] = at{f' + {offset}' if offset else ''}", 2)
         if native.python_steps:
             space[f"var_{v}"] = v
             line(f"native.now[var_{v}] = at", 2)
     if keeps:
         pool = _Pool(native, [kept for _, kept in keeps])
         space.update(pool=pool, kept_tensors=pool.tensors, kept_arrays=pool.arrays, each=map)
-        space.update(count_t=[REFERENCES.tensor] * len(keeps), count_a=[REFERENCES.array] * len(keeps))
+        space.update(
+            count_t=[REFERENCES.tensor] * len(keeps), count_a=[REFERENCES.array] * len(keeps)
+        )
         space.update(owners=[kept.owner for _, kept in keeps], grad=itertools.repeat("grad"))
         space.update(get=dict.get, same=operator.is_)
         line("if not all(each(same, each(get, owners, grad), kept_tensors)) or (", 2)
@@ -278,8 +290,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
     else:
         space["go"] = native.go
         line("go()", 2)
-    for k, (cell, times) in enumerate(program.cells):
-        space[f"cell{k}"] = cell
+    for k, (counter, times) in enumerate(program.cells):
+        space[f"cell{k}"] = counter
         line(f"cell{k}[0] += {times}", 2)
     for k, (owner, index) in enumerate(program.grads):
         if index is not None and type(owner) is not int:
@@ -318,6 +330,10 @@ def _argument(signature: Any, number: int) -> int:
 def _guard_lines(guards: Any, space: dict[str, Any], line: Any) -> None:
     """The guards as comparisons of identity; where one fails, the caller looks closer."""
     space.update(differs=_differs, missing=_MISSING)
+    if guards.tensors:  # whether each still has the memory whose address is in the table
+        space.update(each=map, same=operator.is_, array_of=operator.attrgetter("array"))
+        space["known"] = guards.tensors
+        line("if not all(each(same, each(array_of, known), guards.arrays)): return MISS")
     if guards.names is not None:
         for k, (cell, value, inside) in enumerate(guards.names.cells):
             space[f"cell_{k}"], space[f"content_{k}"], space[f"inside_{k}"] = cell, value, inside

@@ -113,7 +113,9 @@ def is_basic_index(index: Any) -> bool:
     ) and not any(isinstance(x, Var) for x in leaves(index))
 
 
-def layouts_of(graph: Graph, strides: dict[Var, tuple[int, ...]]) -> tuple[dict[Var, Layout], set[int]]:
+def layouts_of(
+    graph: Graph, strides: dict[Var, tuple[int, ...]]
+) -> tuple[dict[Var, Layout], set[int]]:
     """The layout of every value, and which equations (ids) only give a view.
 
     ``strides``: those of the inputs and constants.

@@ -49,15 +49,15 @@ class Loop(NamedTuple):
     divides: bool
 
 
-def collapsed(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[list[int], list[list[int]]]:
+def collapsed(
+    shape: tuple[int, ...], strides: list[tuple[int, ...]]
+) -> tuple[list[int], list[list[int]]]:
     """A shape with neighbouring dimensions made one where every operand allows it."""
     dims = [d for d, n in enumerate(shape) if n != 1]
     sizes: list[int] = []
     steps: list[list[int]] = [[] for _ in strides]
     for d in dims:
-        if sizes and all(
-            s[-1] == st[d] * shape[d] for s, st in zip(steps, strides, strict=True)
-        ):
+        if sizes and all(s[-1] == st[d] * shape[d] for s, st in zip(steps, strides, strict=True)):
             sizes[-1] *= shape[d]
             for s, st in zip(steps, strides, strict=True):
                 s[-1] = st[d]
@@ -112,7 +112,7 @@ class _Writer:
             if o.role == "store" and o.where in read:
                 names[id(o)] = read[o.where]
                 continue
-            name = names[id(o)] = f"{ {'load': 'x', 'store': 'y', 'sum': 'z'}[o.role]}{k}"
+            name = names[id(o)] = f"{ {'load': 'x', 'store': 'y', 'sum': 'z'}[o.role] }{k}"
             self.line(1, f"{name} = {LOADS[o.dtype]}_at({self.argument((o.var, 'address'))})")
             if o.role == "load" and o.where is not None:
                 read[o.where] = name
@@ -196,7 +196,10 @@ class _Writer:
                 continue
             if s[d] == 0:  # the same for the whole row
                 name = names[id(o)]
-                self.line(depth, f"{name}_row = {converted_load(f'{name}[{offsets.get(id(o), 0)}]', o.dtype)}")
+                self.line(
+                    depth,
+                    f"{name}_row = {converted_load(f'{name}[{offsets.get(id(o), 0)}]', o.dtype)}",
+                )
                 known[o.var] = (f"{name}_row", _computed(o.dtype))
             else:
                 walking.append((o, s))
@@ -256,7 +259,9 @@ class _Writer:
             if id(o) in totals:
                 self.line(depth, f"{name}_total += f64({name}_sum)")
             elif id(o) in in_rows:
-                scale = f" * {CODES[o.dtype]}({1.0 / total.divisor!r})" if total.divisor != 1 else ""
+                scale = (
+                    f" * {CODES[o.dtype]}({1.0 / total.divisor!r})" if total.divisor != 1 else ""
+                )
                 self.line(depth, f"{name}[{offsets.get(id(o), '0')}] = {name}_sum{scale}")
             else:
                 self.line(depth, f"{name}[{offsets.get(id(o), '0')}] += {name}_sum")

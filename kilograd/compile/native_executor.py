@@ -16,7 +16,6 @@ import ctypes
 import functools
 import importlib
 import operator
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +34,6 @@ from kilograd.compile.graph import (
     name_of,
     put,
     put_view,
-    variables,
 )
 from kilograd.compile.layout import (
     Layout,
@@ -51,8 +49,8 @@ from kilograd.compile.numpy_executor import check, flat, shape_may_change
 from kilograd.compile.scalar import F32, F64, LOADS, fusable
 from kilograd.errors import TraceError
 from kilograd.kernels import threads
-from kilograd.kernels.native import build as native_build
 from kilograd.kernels.native import ahead, matmul, reductions, team
+from kilograd.kernels.native import build as native_build
 from kilograd.kernels.native.build import Kernel, bits
 from kilograd.kernels.native.plan import TWINS
 from kilograd.random import Generator
@@ -74,7 +72,9 @@ class Call:
 
     __slots__ = ("args", "divides", "dtype", "kernel", "work")
 
-    def __init__(self, kernel: Kernel, args: list[Any], dtype: Any, divides: bool, work: int) -> None:
+    def __init__(
+        self, kernel: Kernel, args: list[Any], dtype: Any, divides: bool, work: int
+    ) -> None:
         self.kernel = kernel
         self.args = args
         self.dtype = dtype
@@ -130,7 +130,8 @@ class Plan:
 
     def contiguous(self, *arrays: Any) -> bool:
         return all(
-            a is None or contiguous(a.shape, a.strides, a.dtype.itemsize) for a in map(self.place, arrays)
+            a is None or contiguous(a.shape, a.strides, a.dtype.itemsize)
+            for a in map(self.place, arrays)
         )
 
     def place(self, x: Any) -> Any:
@@ -191,9 +192,7 @@ class Plan:
 def broadcast_strides(shape: Any, strides: Any, to: tuple[int, ...]) -> tuple[int, ...]:
     """The strides of an array over a larger index space: 0 where it is repeated."""
     lead = len(to) - len(shape)
-    return (0,) * lead + tuple(
-        0 if n == 1 else s for n, s in zip(shape, strides, strict=True)
-    )
+    return (0,) * lead + tuple(0 if n == 1 else s for n, s in zip(shape, strides, strict=True))
 
 
 @functools.cache
@@ -212,7 +211,9 @@ def build(graph: Graph, sources: Any = ()) -> NativeProgram | None:
     """
     load_twins()
     strides = {
-        s.var: s.array.strides for s in sources if s.kind != "setting" and isinstance(s.array, np.ndarray)
+        s.var: s.array.strides
+        for s in sources
+        if s.kind != "setting" and isinstance(s.array, np.ndarray)
     }
     steps = [(v.dtype, s) for v, s in strides.items()]
     steps += [(c.dtype, c.strides) for c in graph.constants.values()]
@@ -240,9 +241,15 @@ class NativeProgram:
 
     def __init__(self, graph: Graph, sources: Any, strides: dict[Var, tuple[int, ...]]) -> None:
         self.sources = list(sources)
-        self.generators = list(dict.fromkeys(  # those whose streams native kernels read
-            x for eq in graph.equations if eq.effect for x in eq.args if isinstance(x, Generator)
-        ))
+        self.generators = list(
+            dict.fromkeys(  # those whose streams native kernels read
+                x
+                for eq in graph.equations
+                if eq.effect
+                for x in eq.args
+                if isinstance(x, Generator)
+            )
+        )
         self._count = 0
         self._lock = threading.Lock()
         graph = with_own_outputs(expanded(graph))
@@ -320,7 +327,11 @@ class NativeProgram:
                 return self._lower_join(plan, eq)
             if eq.fn in (put, put_view):
                 return self._lower_put(plan, step, eq)
-            if fusable(eq) or eq.fn in _COPIES or eq.fn in (np.reshape, np.ravel, np.ndarray.reshape):
+            if (
+                fusable(eq)
+                or eq.fn in _COPIES
+                or eq.fn in (np.reshape, np.ravel, np.ndarray.reshape)
+            ):
                 source = self.layouts[eq.args[0]]
                 if eq.outs[0].dtype in LOADS:
                     to = Place(self.layouts[eq.outs[0]])
@@ -379,8 +390,11 @@ class NativeProgram:
         for v, p in zip(eq.outs, places, strict=True):
             place = plan.place(p)
             root = place.layout.root
-            if root in owned and place.layout.contiguous and place.layout.offset == 0 and not any(
-                self.layouts[o].root is root for o in eq.outs
+            if (
+                root in owned
+                and place.layout.contiguous
+                and place.layout.offset == 0
+                and not any(self.layouts[o].root is root for o in eq.outs)
             ):  # the result is memory that the twin asked for
                 plan.scratch = [s for s in plan.scratch if s is not root]
                 self._rename(plan, root, v)
@@ -392,7 +406,8 @@ class NativeProgram:
         """Memory that a twin asked for is the memory of a result."""
         for call in plan.calls:
             call.args = [
-                a._replace(root=new) if isinstance(a, Layout) and a.root is old else a for a in call.args
+                a._replace(root=new) if isinstance(a, Layout) and a.root is old else a
+                for a in call.args
             ]
 
     def _lower_product(self, plan: Plan, eq: Equation) -> str:
@@ -402,7 +417,9 @@ class NativeProgram:
             return "a product of other dtypes"
         if not c.size:
             return ""
-        if eq.fn in (np.ndarray.dot, np.dot) and (a.ndim > 2 or b.ndim > 2 or not a.ndim or not b.ndim):
+        if eq.fn in (np.ndarray.dot, np.dot) and (
+            a.ndim > 2 or b.ndim > 2 or not a.ndim or not b.ndim
+        ):
             return "a dot of higher dimensions"
         if a.ndim == 1:
             a = with_axis(a, 0)
@@ -425,7 +442,9 @@ class NativeProgram:
         sa = broadcast_strides(a.shape[:-2], a.strides[:-2], batch)
         sb = broadcast_strides(b.shape[:-2], b.strides[:-2], batch)
         sc = c_strides((*batch, m, n), item)[: len(batch)]
-        sizes, (xa, xb, xc) = loops.collapsed(batch, [tuple(s // item for s in t) for t in (sa, sb, sc)])
+        sizes, (xa, xb, xc) = loops.collapsed(
+            batch, [tuple(s // item for s in t) for t in (sa, sb, sc)]
+        )
         if len(sizes) > 2:
             a, b = plan.as_contiguous(a), plan.as_contiguous(b)
             if a.shape[:-2] != batch or b.shape[:-2] != batch:
@@ -442,11 +461,15 @@ class NativeProgram:
         )  # fmt: skip
         return ""
 
-    def _lower_small(self, plan: Plan, a: Place, b: Place, c: Place, m: int, n: int, k: int) -> bool:
+    def _lower_small(
+        self, plan: Plan, a: Place, b: Place, c: Place, m: int, n: int, k: int
+    ) -> bool:
         item = a.dtype.itemsize
         am, ak, bk, bn = (s // item for s in (*a.strides[-2:], *b.strides[-2:]))
         if bn == 1 or n == 1:
-            plan.call(matmul.small_rows, a, am, ak, b, bk, c, m, n, k, dtype=c.dtype, work=m * n * k)
+            plan.call(
+                matmul.small_rows, a, am, ak, b, bk, c, m, n, k, dtype=c.dtype, work=m * n * k
+            )
         elif (ak == 1 or k == 1) and (bk == 1 or k == 1):
             plan.call(matmul.small_dots, a, am, b, bn, c, m, n, k, dtype=c.dtype, work=m * n * k)
         else:
@@ -454,9 +477,13 @@ class NativeProgram:
         return True
 
     def _lower_join(self, plan: Plan, eq: Equation) -> str:
-        arrays = eq.args[0] if eq.args else eq.kwargs.get("arrays")
+        arrays: Any = eq.args[0] if eq.args else eq.kwargs.get("arrays", ())
         axis = eq.args[1] if len(eq.args) > 1 else eq.kwargs.get("axis", 0)
-        if not set(eq.kwargs) <= {"axis"} or type(axis) is not int or not all(isinstance(x, Var) and not x.number for x in arrays):
+        if (
+            not set(eq.kwargs) <= {"axis"}
+            or type(axis) is not int
+            or not all(isinstance(x, Var) and not x.number for x in arrays)
+        ):
             return "no native form"
         out = Place(self.layouts[eq.outs[0]])
         axis %= out.ndim
@@ -489,7 +516,7 @@ class NativeProgram:
             x, values = eq.args
             to = out
             for fn, args, kwargs in eq.kwargs["path"]:
-                to = viewed(to, fn, args, kwargs)  # type: ignore[arg-type]
+                to = viewed(to, fn, args, kwargs)
                 if to is None:
                     return "a view that is a copy"
         assert to is not None
@@ -514,10 +541,10 @@ class NativeProgram:
         """Let results that become a parameter's new value be computed in its place where that is safe."""
         last_read: dict[Var, int] = {}
         given: dict[Var, int] = {}
-        for k, step in enumerate(self.steps):
-            for v in step.reads():
+        for k, one in enumerate(self.steps):
+            for v in one.reads():
                 last_read[self.layouts[v].root] = k
-            for v in step.gives():
+            for v in one.gives():
                 given[v] = k
         for v in self.graph.outputs:
             last_read[self.layouts[v].root] = len(self.steps)
@@ -529,21 +556,31 @@ class NativeProgram:
             if source.root is target and source == to:
                 continue
             k = given.get(value, -1)
-            step = self.steps[k] if k >= 0 else None
+            step: Step | None = self.steps[k] if k >= 0 else None
             direct = (
                 step is not None and source.root is value and value not in self.in_place
                 and k > last_fallible and last_read.get(target, -1) <= k
                 and value not in self.graph.outputs
             )  # fmt: skip
-            if direct and last_read.get(target, -1) == k:  # read by the same step: element by element
+            if (
+                direct and last_read.get(target, -1) == k
+            ):  # read by the same step: element by element
                 assert step is not None
-                direct = step.kind == "loop" and value not in step.sums and all(
-                    self.layouts[v] == to for v in step.reads() if self.layouts[v].root is target
-                ) and to.shape == step.shape
+                direct = (
+                    step.kind == "loop"
+                    and value not in step.sums
+                    and all(
+                        self.layouts[v] == to
+                        for v in step.reads()
+                        if self.layouts[v].root is target
+                    )
+                    and to.shape == step.shape
+                )
             if direct and step is not None and step.kind != "loop":
                 direct = to.contiguous and step.kind != "python"
             if direct and not to.contiguous:
-                direct = value not in step.sums and not any(  # type: ignore[union-attr]
+                assert step is not None
+                direct = value not in step.sums and not any(
                     lay.root is value and lay != fresh(value) for lay in self.layouts.values()
                 )
             if direct:
@@ -578,7 +615,7 @@ class NativeProgram:
             for v in step.reads():
                 lay = self.resolved(self.layouts[v])
                 where[v] = lay
-                if lay.size == 1 and step.shape != () or lay.shape == ():
+                if (lay.size == 1 and step.shape != ()) or lay.shape == ():
                     scalars.append((v, lay.dtype))
                     continue
                 strides = broadcast_strides(lay.shape, lay.strides, step.shape)
@@ -596,11 +633,15 @@ class NativeProgram:
                 if v in step.sums:
                     kept = step.sums[v].kept
                     strides = c_strides(kept, item)
-                    strides = tuple(0 if i in step.sums[v].axes else s for i, s in enumerate(strides))
+                    strides = tuple(
+                        0 if i in step.sums[v].axes else s for i, s in enumerate(strides)
+                    )
                     role = "sum"
                 else:
                     strides, role = lay.strides, "store"
-                operands.append(loops.Operand(v, lay.dtype, tuple(s // item for s in strides), role, lay))
+                operands.append(
+                    loops.Operand(v, lay.dtype, tuple(s // item for s in strides), role, lay)
+                )
             del inside
             work = 1
             for n in step.shape:
@@ -610,7 +651,9 @@ class NativeProgram:
                     if v in self.needed:
                         plan.fill(Place(where[v]), 0)
                 continue
-            plan.loop(loops.write(step, operands, scalars), where, work * max(1, len(step.equations) // 4))
+            plan.loop(
+                loops.write(step, operands, scalars), where, work * max(1, len(step.equations) // 4)
+            )
 
     def _place_memory(self, end: int) -> None:
         """Give every value an address: outside memory, or a place in the one block."""
@@ -642,7 +685,7 @@ class NativeProgram:
             lay = fresh(v)
             size = -(-max(lay.size * lay.dtype.itemsize, 1) // ALIGN) * ALIGN
             best = None
-            for i, (at, room) in enumerate(free):
+            for i, (_, room) in enumerate(free):
                 if room >= size and (best is None or room < free[best][1]):
                     best = i
             if best is None:
@@ -706,7 +749,6 @@ class NativeProgram:
     def _fill_table(self) -> None:
         self.status_array = np.zeros(1, np.int64)
         self.bound: dict[Var, int] = {}
-        graph = self.graph
         sources = self.sources
         self.tensor_sources = [s for s in sources if s.kind == "tensor"]
         self.other_sources = [s for s in sources if s.kind in ("argument", "grad")]
@@ -718,7 +760,9 @@ class NativeProgram:
         table: list[int] = []
         self.patches: dict[Var, list[tuple[int, int]]] = {}  # value → (place in the table, offset)
         self.drawn: list[list[Any]] = [[]]  # whose random words each stretch takes
-        lines: list[list[tuple[int, int, int]]] = [[]]  # stretches of (kernel, start of arguments, how)
+        lines: list[list[tuple[int, int, int]]] = [
+            []
+        ]  # stretches of (kernel, start of arguments, how)
         self.stretches: list[Any] = []
         self.fallible = any(s.fallible for s in self.steps)
         total = 0
@@ -757,9 +801,17 @@ class NativeProgram:
         self.heads = []
         self.counter = np.zeros(1, np.int64)
         for stretch in lines:
-            code = np.array([[f, start_of + 8 * at, how] for f, at, how in stretch] or [[0, 0, 0]], np.int64)
+            code = np.array(
+                [[f, start_of + 8 * at, how] for f, at, how in stretch] or [[0, 0, 0]], np.int64
+            )
             head = np.array(
-                [len(stretch), code.ctypes.data, self.status_array.ctypes.data, self.counter.ctypes.data, 0],
+                [
+                    len(stretch),
+                    code.ctypes.data,
+                    self.status_array.ctypes.data,
+                    self.counter.ctypes.data,
+                    0,
+                ],
                 np.int64,
             )
             self.codes.append(code)
@@ -817,7 +869,7 @@ class NativeProgram:
 
         def run() -> None:
             result = fn(*mapped(self._given, eq.args), **mapped(self._given, eq.kwargs))
-            found = flat(result) if eq.tree is not None else [result]
+            found = flat(result) if eq.tree is not None else [result][: len(eq.outs)]
             for v, x in zip(eq.outs, found, strict=True):
                 if may_change and not v.number:
                     check(np.asarray(x), v.shape)
@@ -923,7 +975,9 @@ def at_address(at: int, layout: Layout) -> np.ndarray:
 def with_axis(x: Place, place: int) -> Place:
     """A vector as a matrix of one row (0) or one column (1)."""
     (n,), (s,) = x.shape, x.strides
-    shape, strides = ((1, n), (n * x.dtype.itemsize, s)) if place == 0 else ((n, 1), (s, x.dtype.itemsize))
+    shape, strides = (
+        ((1, n), (n * x.dtype.itemsize, s)) if place == 0 else ((n, 1), (s, x.dtype.itemsize))
+    )
     return Place(x.layout._replace(shape=shape, strides=strides))
 
 
@@ -932,7 +986,11 @@ def blas_form(plan: Plan, x: Place) -> tuple[int, int, Place]:
     item = x.dtype.itemsize
     rows, columns = x.shape[-2:]
     down, along = x.strides[-2:]
-    if (along == item or columns == 1) and (down >= columns * item or rows == 1) and down % item == 0:
+    if (
+        (along == item or columns == 1)
+        and (down >= columns * item or rows == 1)
+        and down % item == 0
+    ):
         return 0, max(down // item if rows > 1 else columns, columns, 1), x
     if (down == item or rows == 1) and (along >= rows * item or columns == 1) and along % item == 0:
         return 1, max(along // item if columns > 1 else rows, rows, 1), x
@@ -960,7 +1018,3 @@ def with_own_outputs(graph: Graph) -> Graph:
         outputs.append(own)
     new.outputs = outputs
     return new
-
-
-assert sys
-assert variables

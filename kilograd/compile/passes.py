@@ -86,7 +86,12 @@ def simplified(graph: Graph) -> Graph:
             if before is not None and before.fn in _RESHAPES:
                 x = before.args[0]
             eq = Equation((out,), np.reshape, (x, out.shape), {}, eq.line)
-        elif eq.fn in _TRANSPOSES and len(eq.args) == 2 and before is not None and before.fn in _TRANSPOSES:
+        elif (
+            eq.fn in _TRANSPOSES
+            and len(eq.args) == 2
+            and before is not None
+            and before.fn in _TRANSPOSES
+        ):
             axes = tuple(before.args[1][a] for a in eq.args[1])
             x = before.args[0]
             eq = Equation((out,), np.transpose, (x, axes), {}, eq.line)

@@ -54,7 +54,9 @@ def _amount(n: float, unit: str) -> str:
 
 def explain(compiled: Any) -> str:
     """The report on a compiled function's last program."""
-    lines = [f"compiled function {getattr(compiled.fn, '__qualname__', type(compiled.fn).__name__)}"]
+    lines = [
+        f"compiled function {getattr(compiled.fn, '__qualname__', type(compiled.fn).__name__)}"
+    ]
     programs = sum(len(p) for p in compiled.programs.values())
     lines.append(f"  programs: {programs}, for {len(compiled.programs)} signature(s)")
     for why in compiled.eager.values():
@@ -74,7 +76,9 @@ def explain(compiled: Any) -> str:
     runner = program.runner
     if not hasattr(runner, "steps"):
         moved = sum(nbytes(v) for eq in graph.equations for v in (*eq.inputs(), *eq.outs))
-        lines.append(f"  executor: NumPy; each equation is a call; {_amount(moved, 'B')} read and written")
+        lines.append(
+            f"  executor: NumPy; each equation is a call; {_amount(moved, 'B')} read and written"
+        )
         return "\n".join(lines)
     lines += _native(runner)
     return "\n".join(lines)
@@ -106,10 +110,15 @@ def _native(runner: Any) -> list[str]:
         words = ", ".join(name_of(eq.fn) for eq in s.equations)
         shown[f"{list(s.shape)}: {words}"] += 1
     for text, times in shown.items():
-        lines.append(f"    {f'{times} × ' if times > 1 else ''}{text}")
-    others = Counter(name_of(s.equations[0].fn) for s in runner.steps if s.kind == "call" and s.equations)
+        lines.append(f"    {f'{times} x ' if times > 1 else ''}{text}")
+    others = Counter(
+        name_of(s.equations[0].fn) for s in runner.steps if s.kind == "call" and s.equations
+    )
     if others:
-        lines.append("  native kernels: " + ", ".join(f"{n} × {k}" if n > 1 else k for k, n in others.items()))
+        lines.append(
+            "  native kernels: "
+            + ", ".join(f"{n} x {k}" if n > 1 else k for k, n in others.items())
+        )
     if python:
         lines.append("  left to Python:")
         for s in python:

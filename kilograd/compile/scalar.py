@@ -116,7 +116,12 @@ def fusable(eq: Equation) -> bool:
         return False
     if form.operands == "float" and out not in (F32, F64):
         return False
-    if form.operands == "result" and out == BOOL and fn not in _CONVERTING and "copy" not in fn.__name__:
+    if (
+        form.operands == "result"
+        and out == BOOL
+        and fn not in _CONVERTING
+        and "copy" not in fn.__name__
+    ):
         return False
     if fn is np.where and len(eq.args) != 3:
         return False
@@ -130,7 +135,9 @@ def literal(x: Any, dtype: np.dtype) -> str:
     if dtype == I64:
         return f"i64({int(x)})"
     x = float(x)  # (a number of NumPy's too)
-    text = repr(x) if math.isfinite(x) else {math.inf: "np.inf", -math.inf: "-np.inf"}.get(x, "np.nan")
+    text = (
+        repr(x) if math.isfinite(x) else {math.inf: "np.inf", -math.inf: "-np.inf"}.get(x, "np.nan")
+    )
     return f"{CODES[dtype]}({text})"
 
 
@@ -187,7 +194,9 @@ def _common(args: Any, names: dict[Var, tuple[str, np.dtype]]) -> np.dtype:
     if not kinds:
         return F64
     common = np.result_type(*kinds)
-    numbers = [x for x in args if not isinstance(x, (Var, np.generic)) or getattr(x, "number", False)]
+    numbers = [
+        x for x in args if not isinstance(x, (Var, np.generic)) or getattr(x, "number", False)
+    ]
     if common.kind in "bi" and any(isinstance(x, Var) or type(x) is float for x in numbers):
         return F64
     if common == BOOL and any(type(x) is int for x in numbers):

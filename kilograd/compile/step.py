@@ -354,7 +354,9 @@ class Compiled:
     def _prepare_launch(self, program: Program, args: Any, kwargs: Any) -> None:
         """The next call of this kind goes the quick way."""
         self.launch = None
-        if len({id(a) for a in args if isinstance(a, Tensor)}) < sum(isinstance(a, Tensor) for a in args):
+        if len({id(a) for a in args if isinstance(a, Tensor)}) < sum(
+            isinstance(a, Tensor) for a in args
+        ):
             return  # one tensor twice: a program for that case only
         if self.check or kwargs or not hasattr(program.runner, "bind") or not program.simple:
             return
@@ -598,9 +600,9 @@ def _same(a: Any, b: Any, what: str, largest: float, rough: float) -> None:
     if a.dtype.kind in "fc":
         eps = max(float(np.finfo(a.dtype).eps), rough)
         scale = _size(b)
-        if max(scale, _size(a)) <= 4 * eps * largest:
-            return  # nothing but what rounding has left of larger numbers
-        close = np.isclose(a, b, rtol=2000 * eps, atol=200 * eps * (scale + eps), equal_nan=True)
+        # Where larger numbers cancel (a bias before a batch norm), rounding is all that is left.
+        atol = max(2000 * eps * scale, 8 * eps * largest)
+        close = np.isclose(a, b, rtol=2000 * eps, atol=atol, equal_nan=True)
         if not close.all():
             worst = float(np.nanmax(np.abs(a.astype(np.float64) - b), initial=0.0))
             raise AssertionError(

@@ -1,4 +1,7 @@
-"""Adam and AdamW."""
+"""Adam and AdamW.
+
+Read next: ``compile/tracer.py``, which runs all of this once and writes it down.
+"""
 
 from __future__ import annotations
 

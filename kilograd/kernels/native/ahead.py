@@ -26,7 +26,9 @@ WORTH_A_PROCESS = 8  # kernels: a process needs most of a second to start
 
 def compile_all(wanted: Iterable[tuple[Kernel, Any]]) -> None:
     """Have the machine code of all these kernels, each for a dtype."""
-    missing = [(k, np.dtype(d)) for k, d in dict.fromkeys(wanted) if not build.is_made(k, np.dtype(d))]
+    missing = [
+        (k, np.dtype(d)) for k, d in dict.fromkeys(wanted) if not build.is_made(k, np.dtype(d))
+    ]
     processes = min(_cores(), len(missing) // WORTH_A_PROCESS + 1)
     if processes > 1 and build.cache_dir() is not None and sys.executable:
         missing.sort(key=_effort, reverse=True)
@@ -66,8 +68,13 @@ def _start(share: list[tuple[Kernel, np.dtype]]) -> subprocess.Popen[bytes] | No
             order["module"], order["args"] = kernel.fn.__module__, str(kernel.args)
         orders.append(order)
     code = "from kilograd.kernels.native import ahead; ahead.work()"
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    root = os.path.dirname(
+        os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+    }
     try:
         helper = subprocess.Popen(
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,

@@ -267,10 +267,10 @@ def _text(path: str) -> str:
 @functools.lru_cache(maxsize=1)
 def _environment() -> str:
     """What machine code depends on besides its source."""
+    from importlib.metadata import version
+
     import llvmlite
     import llvmlite.binding as llvm
-
-    from importlib.metadata import version
 
     here = Path(__file__)
     return "\n".join(
@@ -334,7 +334,11 @@ def _from_disk(key: str) -> Address | None:
         return None
     try:
         data = (directory / key[:2] / key).read_bytes()
-        head, digest, rest = data[: len(_HEADER)], data[len(_HEADER) :][:32], data[len(_HEADER) + 32 :]
+        head, digest, rest = (
+            data[: len(_HEADER)],
+            data[len(_HEADER) :][:32],
+            data[len(_HEADER) + 32 :],
+        )
         if head != _HEADER or hashlib.sha256(key.encode() + rest).digest() != digest:
             return None  # cut short, or not ours: it is made again
         symbol, needs, code = rest.split(b"\0", 2)
@@ -418,7 +422,10 @@ def _blas_symbols() -> dict[str, Address]:
                 if hasattr(lib, form % "sgemm") and hasattr(lib, form % "dgemm"):
                     _keep_alive.append(lib)
                     return {
-                        f"kilograd_{name}": ctypes.cast(getattr(lib, form % name), ctypes.c_void_p).value or 0
+                        f"kilograd_{name}": ctypes.cast(
+                            getattr(lib, form % name), ctypes.c_void_p
+                        ).value
+                        or 0
                         for name in ("sgemm", "dgemm")
                     }
     return {}
@@ -516,7 +523,7 @@ def _numba() -> types.SimpleNamespace:
         i = nt.int64
         external = nt.ExternalFunction(
             f"kilograd_{name}",
-            nt.void(nt.int32, nt.int32, nt.int32, i, i, i, t, i, i, i, i, t, i, i),
+            nt.void(nt.int32, nt.int32, nt.int32, i, i, i, t, i, i, i, i, t, i, i),  # type: ignore[call-overload]
         )
         gemms[dtype] = _gemm_for(numba, intrinsic, nt, p, external, dtype)
     return types.SimpleNamespace(
@@ -542,7 +549,7 @@ def _gemm_for(numba: Any, intrinsic: Any, nt: Any, p: Any, external: Any, dtype:
     size = dtype.itemsize
 
     @numba.njit(error_model="numpy", no_cpython_wrapper=True, _nrt=False)
-    def gemm(ta, tb, m, n, k, alpha, a, a_at, lda, b, b_at, ldb, beta, c, c_at, ldc):  # type: ignore[no-untyped-def]
+    def gemm(ta, tb, m, n, k, alpha, a, a_at, lda, b, b_at, ldb, beta, c, c_at, ldc):
         external(
             numba.int32(101), numba.int32(111 + ta), numba.int32(111 + tb), m, n, k, alpha,
             address(a) + a_at * size, lda, address(b) + b_at * size, ldb, beta,

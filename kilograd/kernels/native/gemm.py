@@ -80,6 +80,12 @@ def vector_functions() -> dict[str, Any]:
                 k = b.select(b.icmp_signed("<", i64(r), last), i64(r), last)
                 starts.append(on.at(elements, b.mul(k, named["row"])))
 
+            place = target
+            for _ in starts:
+                for v in range(wide):
+                    on.prefetch(on.at(place, i64(v * on.lanes)), 1)
+                place = on.at(place, named["ldc"])
+
             def body(k: Any, sums: list) -> list:
                 on.prefetch(on.at(later, b.mul(k, named["soon_step"])))
                 line = on.at(panel, b.mul(k, i64(wide * on.lanes)))
@@ -221,24 +227,25 @@ WIDEST = HIGH = 1  # the vectors of the widest tile, and its rows; others have 8
 
 @vector(
     "T* a, i64 ta, i64 lda, T* b, i64 tb, i64 ldb, T* c, i64 ldc, i64 m, i64 n, i64 k, T* scratch, "
-    "i64 size, i64 lanes, i64 depth, i64 across, i64 turned"
+    "i64 size, i64 lanes, i64 most, i64 depth, i64 across, i64 turned"
 )
 def tiled(
-    a, ta, lda, b, tb, ldb, c, ldc, m, n, k, scratch, size, lanes, depth, across, turned, part,
-    parts,
+    a, ta, lda, b, tb, ldb, c, ldc, m, n, k, scratch, size, lanes, most, depth, across, turned,
+    part, parts,
 ):  # fmt: skip
     """C (m, n) = A (m, k) B (k, n), or C.T (n, m) if ``turned``; threads share rows or columns.
 
-    A thread has ``size`` elements of scratch: one tile, the panels, and if turned a block of C.
+    Each of ``most`` threads has ``size`` elements of scratch: a tile, the panels, and if turned a
+    block of C.
     """
-    if part >= MOST:
+    if part >= most:
         return
-    parts = min(parts, MOST)
+    parts = min(parts, most)
     spare = skip(scratch) + part * size
-    panels = spare + 12 * WIDEST * lanes
-    row, step = (1, lda) if ta == 1 else (lda, 1)
+    copied = spare + 12 * WIDEST * lanes
+    panels = copied + (BLOCK * depth if ta == 1 else 0)
     top, bottom, left, right = 0, m, 0, n
-    if turned == 1 or n < m and n < 2 * parts * WIDEST * lanes:
+    if turned == 1 or (n < m and n < 2 * parts * WIDEST * lanes):
         top, bottom = share(-(-m // lanes), part, parts)
         top, bottom = top * lanes, min(m, bottom * lanes)
     else:
@@ -262,16 +269,18 @@ def tiled(
                 for p in range(count):
                     v, v_stop = share(vectors, p, count)
                     y, width = panels + ((q - stage_at) * vectors + v * here) * lanes, v_stop - v
-                    x, real = first + v * lanes, min(columns - v * lanes, width * lanes)
+                    column, real = first + v * lanes, min(columns - v * lanes, width * lanes)
                     if tb == 0:
                         for r in range(here):
-                            fill_row(scratch, y + r * width * lanes, b, (q + r) * ldb + x, real)
+                            fill_row(
+                                scratch, y + r * width * lanes, b, (q + r) * ldb + column, real
+                            )
                     else:
                         for j in range(0, real, lanes):
                             for r in range(0, here, lanes):
                                 turn(
                                     scratch, y + r * width * lanes + j, width * lanes,
-                                    b, (x + j) * ldb + q + r, ldb,
+                                    b, (column + j) * ldb + q + r, ldb,
                                     min(lanes, real - j), min(lanes, here - r), lanes,
                                 )  # fmt: skip
             # Meanwhile the next rows of B come nearer: a line of all of them for every tile.
@@ -282,9 +291,17 @@ def tiled(
                 limit = min(begin + BLOCK, bottom)
                 for q in range(stage_at, end, depth):
                     here = min(depth, end - q)
+                    if ta == 1:  # elements far apart would push each other out of the cache
+                        for r in range(here):
+                            fill_row(
+                                scratch, copied + r * BLOCK, a, (q + r) * lda + begin, limit - begin
+                            )
                     for p in range(count):
                         v, v_stop = share(vectors, p, count)
-                        panel, width = panels + ((q - stage_at) * vectors + v * here) * lanes, v_stop - v
+                        panel, width = (
+                            panels + ((q - stage_at) * vectors + v * here) * lanes,
+                            v_stop - v,
+                        )
                         rows = HIGH if width == WIDEST else 8
                         real = min(columns - v * lanes, width * lanes)
                         add = 1 if q > 0 else 0
@@ -293,11 +310,18 @@ def tiled(
                             out, y_at, ldy, adds = c, i * ldc + first + v * lanes, ldc, add
                             edge = turned == 0 and (left_over < rows or real < width * lanes)
                             if turned == 1:
-                                out, y_at, ldy = scratch, turning + (i - begin) * wide + v * lanes, wide
+                                out, y_at, ldy = (
+                                    scratch,
+                                    turning + (i - begin) * wide + v * lanes,
+                                    wide,
+                                )
                             elif edge:  # a tile that C has only a part of
                                 out, y_at, ldy, adds = scratch, spare, width * lanes, 0
+                            x, x_at, row, step = a, i * lda + q, lda, 1
+                            if ta == 1:
+                                x, x_at, row, step = scratch, copied + i - begin, 1, BLOCK
                             tile(
-                                width, out, y_at, ldy, adds, a, i * row + q * step, row, step,
+                                width, out, y_at, ldy, adds, x, x_at, row, step,
                                 left_over, scratch, panel, here, b, soon + line * lanes, soon_step,
                             )  # fmt: skip
                             if line + 1 < vectors:
@@ -305,15 +329,46 @@ def tiled(
                             if edge:
                                 to = i * ldc + first + v * lanes
                                 for r in range(left_over):
-                                    settle_row(
-                                        c, to + r * ldc, scratch, spare + r * ldy, real, add
-                                    )
+                                    settle_row(c, to + r * ldc, scratch, spare + r * ldy, real, add)
                 if turned == 1:
-                    for x in range(0, columns, lanes):
+                    for j in range(0, columns, lanes):
                         for r in range(0, limit - begin, lanes):
                             turn(
-                                c, (first + x) * ldc + begin + r, ldc,
-                                scratch, turning + r * wide + x, wide,
-                                min(lanes, limit - begin - r), min(lanes, columns - x),
+                                c, (first + j) * ldc + begin + r, ldc,
+                                scratch, turning + r * wide + j, wide,
+                                min(lanes, limit - begin - r), min(lanes, columns - j),
                                 min(lanes, limit - begin - r),
                             )  # fmt: skip
+
+
+# --- planning one ---------------------------------------------------------------------------------
+
+
+def choose(ta: int, tb: int, m: int, n: int, k: int, dtype: Any) -> str:
+    """Which way is quickest: "blas", "tiled" or "turned"."""
+    return "turned" if tb == 1 and ta == 0 and m <= 128 else "tiled"
+
+
+def lower(
+    plan: Any, a: Any, ta: int, lda: int, b: Any, tb: int, ldb: int, c: Any, ldc: int,
+    m: int, n: int, k: int, turned: bool,
+) -> None:  # fmt: skip
+    """Plan C (m, n) = A (m, k) B (k, n); ``turned``: by way of C.T."""
+    dtype = np.dtype(c.dtype)
+    lanes = machine()[0] // dtype.itemsize
+    work = m * n * k // 8
+    if turned:  # C.T = B.T A.T
+        a, ta, lda, b, tb, ldb, m, n = b, 1 - tb, ldb, a, 1 - ta, lda, n, m
+    # Stages of about one depth; panels of B.T are made in squares of one vector.
+    depth = -(-k // -(-k // DEPTH))
+    depth = min(k, -(-depth // lanes) * lanes)
+    vectors = -(-n // lanes)
+    across = vectors if turned else min(vectors, ACROSS)
+    size = (k if turned else depth) * across + (BLOCK + 8) * across * turned + 12 * 4
+    size += BLOCK // lanes * depth * ta
+    most = min(MOST, max(-(-m // lanes), vectors))  # no more threads than can have a share
+    scratch = plan.empty(((most * size + 1) * lanes,), dtype)
+    plan.call(
+        tiled, a, ta, lda, b, tb, ldb, c, ldc, m, n, k, scratch, size * lanes, lanes, most, depth,
+        across, int(turned), dtype=dtype, work=work,
+    )  # fmt: skip

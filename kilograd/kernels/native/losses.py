@@ -109,7 +109,11 @@ def _forward(plan: Any, x: Any, target: Any, w: Any, ignored: int, how: str, sof
         return NotImplemented
     x, target = plan.as_contiguous(x), plan.as_contiguous(target)
     rows, c = x.shape
-    e, total = (plan.empty(x.shape, x.dtype), plan.empty(target.shape, x.dtype)) if softmax else (None, None)
+    e, total = (
+        (plan.empty(x.shape, x.dtype), plan.empty(target.shape, x.dtype))
+        if softmax
+        else (None, None)
+    )
     at = plan.empty(target.shape, np.int64)
     each, weight = plan.empty(target.shape, x.dtype), plan.empty(target.shape, x.dtype)
     loss = each if how == "none" else plan.empty((), x.dtype)
@@ -124,11 +128,13 @@ def _forward(plan: Any, x: Any, target: Any, w: Any, ignored: int, how: str, sof
 
 @twin(losses.cross_entropy)
 def cross_entropy(plan: Any, x: Any, target: Any, w: Any, ignore_index: int, reduction: str) -> Any:
+    """The native form of ``losses.cross_entropy``."""
     return _forward(plan, x, target, w, ignore_index, reduction, True)
 
 
 @twin(losses.nll_loss)
 def nll_loss(plan: Any, x: Any, target: Any, w: Any, ignore_index: int, reduction: str) -> Any:
+    """The native form of ``losses.nll_loss``."""
     return _forward(plan, x, target, w, ignore_index, reduction, False)
 
 
@@ -155,6 +161,7 @@ def cross_entropy_gradient(
     plan: Any, g: Any, e: Any, total: Any, at: Any, target: Any, w: Any, n: Any, ignore_index: int,
     reduction: str,
 ) -> Any:  # fmt: skip
+    """The native form of ``losses.cross_entropy_gradient``."""
     return _backward(plan, g, e.shape, e, total, at, target, w, n, ignore_index, reduction)
 
 
@@ -163,11 +170,13 @@ def nll_loss_gradient(
     plan: Any, g: Any, shape: Any, at: Any, target: Any, w: Any, n: Any, ignore_index: int,
     reduction: str,
 ) -> Any:  # fmt: skip
+    """The native form of ``losses.nll_loss_gradient``."""
     return _backward(plan, g, shape, None, None, at, target, w, n, ignore_index, reduction)
 
 
 @native("T* p, T* t, T* loss, i64* status, i64 n")
 def binary_losses(p: Any, t: Any, loss: Any, status: Any, n: int) -> None:
+    """Each element's loss; the status is set where p is no probability."""
     wrong = 0
     for i in range(n):
         x = p[i]
@@ -182,6 +191,7 @@ def binary_losses(p: Any, t: Any, loss: Any, status: Any, n: int) -> None:
 
 @twin(losses.binary_cross_entropy)
 def binary_cross_entropy(plan: Any, p: Any, t: Any) -> Any:
+    """The native form of ``losses.binary_cross_entropy``."""
     if not floats(p, t) or p.shape != t.shape:
         return NotImplemented
     p, t = plan.as_contiguous(p), plan.as_contiguous(t)

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from kilograd.kernels.native import gemm as tiled
 from kilograd.kernels.native.build import T, gemm, native, share
 
 SMALL = 4096  # multiplications below which a plain loop is quicker than a call of BLAS
+
+
+def lower(
+    plan: Any, a: Any, ta: int, lda: int, b: Any, tb: int, ldb: int, c: Any, ldc: int,
+    m: int, n: int, k: int,
+) -> None:  # fmt: skip
+    """Plan C (m, n) = A (m, k) B (k, n), by whichever way is quicker."""
+    way = tiled.choose(ta, tb, m, n, k, c.dtype)
+    if way == "blas":
+        plan.call(
+            product, a, ta, lda, b, tb, ldb, c, ldc, m, n, k, dtype=c.dtype, work=m * n * k // 8
+        )
+    else:
+        tiled.lower(plan, a, ta, lda, b, tb, ldb, c, ldc, m, n, k, way == "turned")
 
 
 @native("T* a, i64 ta, i64 lda, T* b, i64 tb, i64 ldb, T* c, i64 ldc, i64 m, i64 n, i64 k")

@@ -15,6 +15,7 @@ def _basic(index: Any) -> bool:
 
 @twin(place.put_zeros)
 def put_zeros(plan: Any, g: Any, shape: tuple[int, ...], index: Any) -> Any:
+    """The native form of ``place.put_zeros``."""
     if not _basic(index):
         return NotImplemented
     y = plan.zeros(shape, g.dtype)
@@ -24,6 +25,7 @@ def put_zeros(plan: Any, g: Any, shape: tuple[int, ...], index: Any) -> Any:
 
 @twin(place.pad_constant)
 def pad_constant(plan: Any, x: Any, pads: Any, value: float) -> Any:
+    """The native form of ``place.pad_constant``."""
     shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pads, strict=True))
     if x.dtype.kind not in "fib" or any(n < 0 for n in shape):
         return NotImplemented
@@ -35,4 +37,3 @@ def pad_constant(plan: Any, x: Any, pads: Any, value: float) -> Any:
     plan.fill(y, value)
     plan.copy(plan.view(y, tuple(inside)), plan.view(x, tuple(source)))
     return y
-
