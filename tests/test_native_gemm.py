@@ -1,6 +1,9 @@
 """The tiled matrix product against NumPy in float64."""
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -38,7 +41,7 @@ def operand(rng, rows, columns, transposed, dtype, pad):
     stored = (columns, rows) if transposed else (rows, columns)
     memory = np.full((stored[0] + 1, stored[1] + pad), np.nan, dtype)
     x = memory[: stored[0], pad // 2 : pad // 2 + stored[1]]
-    x[...] = rng.integers(-8, 9, stored) if dtype == "int" else rng.standard_normal(stored)
+    x[...] = rng.standard_normal(stored)
     return x, int(transposed), memory.shape[1], x.T if transposed else x
 
 
@@ -111,3 +114,29 @@ def test_not_a_number_stays_where_it_is():
     a[3, 4], b[5, 6] = np.nan, np.inf
     gemm.lower(InParts(1), a, 0, 30, b, 0, 50, c, 50, 20, 50, 30, False)
     assert np.array_equal(c, a @ b, equal_nan=True)
+
+
+OTHER = """
+from kilograd.kernels.native import gemm, vectors
+vectors.machine = gemm.machine = lambda: {machine}
+from tests.test_native_gemm import FORMS, check
+for form in FORMS:
+    for m, n, k in ((1, 1, 1), (7, 9, 11), (64, 33, 130), (20, 70, 5), (50, 17, 129)):
+        check(m, n, k, *form, pad=2)
+"""
+
+
+@pytest.mark.parametrize("machine", [(32, False), (16, True)])
+def test_vectors_of_other_machines(machine):
+    env = os.environ | {"KILOGRAD_CACHE": ""}  # compiled for this machine, but not as it would be
+    code = OTHER.format(machine=machine)
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=120)
+
+
+def test_only_what_was_measured_is_chosen(monkeypatch):
+    monkeypatch.setattr(gemm, "machine", lambda: (32, False))
+    assert gemm.choose(0, 1, 64, 1024, 1024) == "blas"
+    monkeypatch.setattr(gemm, "machine", lambda: (64, True))
+    assert gemm.choose(0, 1, 64, 1024, 1024) == "turned"
+    assert gemm.choose(0, 0, 64, 1024, 1024) == gemm.choose(1, 0, 1024, 1024, 64) == "tiled"
+    assert gemm.choose(0, 1, 64, 10, 100) == gemm.choose(0, 0, 1, 1024, 1024) == "blas"

@@ -130,12 +130,17 @@ def layout(array: Any) -> Any:
     return array.shape, array.dtype, array.strides, array.flags.writeable
 
 
-def memory(array: Any) -> int:
-    """Whose memory an array is in: equal for an array and all views of it."""
+def owner_of(array: Any) -> Any:
+    """Whose memory an array is in: the same object for an array and all views of it."""
     base = array.base
     while base is not None:
         array, base = base, getattr(base, "base", None)
-    return id(array)
+    return array
+
+
+def memory(array: Any) -> int:
+    """The identity of the memory an array is in."""
+    return id(owner_of(array))
 
 
 # --- what a function reads --------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.autograd.modes import MODE
-from kilograd.compile.guards import _MISSING, _differs, memory
+from kilograd.compile.guards import _MISSING, _differs, owner_of
 from kilograd.compile.native_executor import EXTRAS
 from kilograd.compile.scalar import F64
 from kilograd.kernels.kernel import CHANGES, TRACE
@@ -74,30 +74,30 @@ class _Pool:
     def __init__(self, native: Any, kept: list[Kept]) -> None:
         self.native = native
         self.kept = kept
-        self.tensors: list[Any] = [None] * len(kept)
-        self.arrays: list[Any] = [None] * len(kept)
+        self.held: list[Any] = [None] * 2 * len(kept)  # the tensors, then their arrays
         native.kept.append(self)
 
     def renew(self) -> None:
         """Put every gradient in its place again, those that somebody else holds in new memory."""
+        held, n = self.held, len(self.kept)
         for i, k in enumerate(self.kept):
-            held = self.tensors[i] is not None and k.owner.get("grad") is self.tensors[i]
+            in_place = held[i] is not None and k.owner.get("grad") is held[i]
             if (
-                self.tensors[i] is None
-                or sys.getrefcount(self.tensors[i]) != REFERENCES.tensor - (not held)
-                or sys.getrefcount(self.arrays[i]) != REFERENCES.array
+                held[i] is None
+                or sys.getrefcount(held[i]) != REFERENCES.tensor - (not in_place)
+                or sys.getrefcount(held[n + i]) != REFERENCES.array
             ):
-                array = self.arrays[i] = np.empty(k.var.shape, k.dtype)
-                t = self.tensors[i] = object.__new__(Tensor)
+                array = held[n + i] = np.empty(k.var.shape, k.dtype)
+                t = held[i] = object.__new__(Tensor)
                 t.array = array
                 t._cell = [0]
                 del array, t
-            k.owner["grad"] = self.tensors[i]
+            k.owner["grad"] = held[i]
         self.point()
 
     def point(self) -> None:
         """Write the addresses into the table."""
-        for k, array in zip(self.kept, self.arrays, strict=True):
+        for k, array in zip(self.kept, self.held[len(self.kept) :], strict=True):
             if array is not None:
                 self.native._point(k.var, array.ctypes.data)
 
@@ -190,8 +190,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
     space: dict[str, Any] = {
         "Tensor": Tensor, "MISS": MISS, "TRACE": TRACE, "MODE": MODE, "mode": MODE.get(), "pointer": _pointer,
         "CHANGES": CHANGES, "cells": native.cells, "refs": sys.getrefcount, "new": object.__new__,
-        "empty": np.empty, "lock": native._lock, "native": native,
-        "guards": guards, "memory": memory,
+        "empty": np.empty, "ndarray": np.ndarray, "lock": native._lock, "native": native,
+        "same": operator.is_, "guards": guards, "owner_of": owner_of,
     }  # fmt: skip
     names = [f"x{i}" for i in range(len(signature))]
     lines = [f"def launch({', '.join(names)}):"]
@@ -222,7 +222,9 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
             f"or x{i}._leaf is not {leaf} or (x{i}._node is None) is not {no_graph}: return MISS"
         )
         line(f"b = a{i}.base")
-        line(f"if (id(a{i}) if b is None else memory(a{i})) in guards.memories: return MISS")
+        line(f"if b is None: b = a{i}")
+        line(f"elif type(b) is not ndarray or b.base is not None: b = owner_of(a{i})")
+        line("if id(b) in guards.memories: return MISS")
         arrays[place] = f"a{i}"
         place += 1
     for a, b in itertools.combinations(arrays.values(), 2):  # one array twice is another program
@@ -272,14 +274,13 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
             line(f"native.now[var_{v}] = at", 2)
     if keeps:
         pool = _Pool(native, [kept for _, kept in keeps])
-        space.update(pool=pool, kept_tensors=pool.tensors, kept_arrays=pool.arrays, each=map)
-        space.update(
-            count_t=[REFERENCES.tensor] * len(keeps), count_a=[REFERENCES.array] * len(keeps)
-        )
+        counts = [REFERENCES.tensor] * len(keeps) + [REFERENCES.array] * len(keeps)
+        space.update(pool=pool, held=pool.held, counts=counts, each=map, get=dict.get)
         space.update(owners=[kept.owner for _, kept in keeps], grad=itertools.repeat("grad"))
-        space.update(get=dict.get, same=operator.is_)
-        line("if not all(each(same, each(get, owners, grad), kept_tensors)) or (", 2)
-        line("[*each(refs, kept_tensors)] != count_t or [*each(refs, kept_arrays)] != count_a):", 3)
+        line(
+            "if not all(each(same, each(get, owners, grad), held)) or [*each(refs, held)] != counts:",
+            2,
+        )
         line("pool.renew()", 3)
     if quick:
         entry = Entry(native, [places for _, places in fetched])

@@ -15,7 +15,7 @@ def lower(
     m: int, n: int, k: int,
 ) -> None:  # fmt: skip
     """Plan C (m, n) = A (m, k) B (k, n), by whichever way is quicker."""
-    way = tiled.choose(ta, tb, m, n, k, c.dtype)
+    way = tiled.choose(ta, tb, m, n, k)
     if way == "blas":
         plan.call(
             product, a, ta, lda, b, tb, ldb, c, ldc, m, n, k, dtype=c.dtype, work=m * n * k // 8
