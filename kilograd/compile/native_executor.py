@@ -360,6 +360,8 @@ class NativeProgram:
         if not isinstance(x, Var) or x.number or x.dtype not in (F32, F64) or not x.size:
             return "no native form for the dtype"
         axis = given.get("axis", first)
+        if not x.ndim:
+            return "no native form"
         axes = tuple(range(x.ndim)) if axis is None else axis if type(axis) is tuple else (axis,)
         axes = tuple(sorted(a % x.ndim for a in axes))
         found = kind(plan, Place(self.layouts[x]), axes)
@@ -435,8 +437,7 @@ class NativeProgram:
             if m * n * k <= matmul.SMALL and self._lower_small(plan, a, b, c, m, n, k):
                 return ""
             (ta, lda, a), (tb, ldb, b) = blas_form(plan, a), blas_form(plan, b)
-            plan.call(matmul.product, a, ta, lda, b, tb, ldb, c, max(n, 1), m, n, k,
-                      dtype=c.dtype, work=m * n * k // 8)  # fmt: skip
+            matmul.lower(plan, a, ta, lda, b, tb, ldb, c, max(n, 1), m, n, k)
             return ""
         (ta, lda, a), (tb, ldb, b) = blas_form(plan, a), blas_form(plan, b)
         sa = broadcast_strides(a.shape[:-2], a.strides[:-2], batch)

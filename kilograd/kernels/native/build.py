@@ -14,6 +14,7 @@ Names that stand for something else in compiled code are imported from here: ``T
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import ctypes
 import functools
@@ -23,6 +24,7 @@ import os
 import platform
 import sys
 import tempfile
+import textwrap
 import threading
 import types
 from collections.abc import Callable
@@ -601,17 +603,25 @@ def _space_of(fn: Callable[..., Any], dtype: np.dtype, flags: frozenset[str]) ->
 
 
 def _build_function(kernel: Kernel, dtype: np.dtype) -> tuple[str, bytes, Any]:
-    read = {"i64": "a[{i}]", "f64": "f64_bits(a[{i}])", "T": "T(f64_bits(a[{i}]))"}
-    parts = [
-        read.get(kind, f"{kind[:-1]}_at(a[{{i}}])").format(i=i)
-        for i, (kind, _) in enumerate(kernel.args)
-    ]
-    if kernel.divides:
-        parts += ["part", "parts"]
-    space = dict(_names(dtype))
-    space["kernel"] = _inlined(kernel.fn, dtype, frozenset(kernel.flags))
-    exec(f"def {kernel.name}(a, part, parts):\n    kernel({', '.join(parts)})\n", space)
-    return _to_machine_code(space[kernel.name], kernel.flags)
+    """One function that also reads its arguments from the table: LLVM's work is done once."""
+    text = ast.parse(textwrap.dedent(inspect.getsource(kernel.fn)))
+    entry = text.body[0]
+    assert isinstance(entry, ast.FunctionDef)
+    read = {"i64": "_[{i}]", "f64": "f64_bits(_[{i}])", "T": "T(f64_bits(_[{i}]))"}
+    given = "".join(
+        f"{name} = {read.get(kind, kind[:-1] + '_at(_[{i}])').format(i=i)}\n"
+        for i, (kind, name) in enumerate(kernel.args)
+    )
+    entry.decorator_list, entry.returns = [], None
+    parameters = [ast.arg(n) for n in ("_", "part", "parts")]
+    entry.args = ast.arguments([], parameters, None, [], [], None, [])
+    entry.body = ast.parse(given).body + entry.body
+    made: dict[str, Any] = {}
+    code = compile(ast.fix_missing_locations(text), f"<{kernel.name}>", "exec")
+    exec(code, kernel.fn.__globals__, made)
+    fn = made[kernel.fn.__name__]
+    space = _space_of(fn, dtype, frozenset(kernel.flags))
+    return _to_machine_code(types.FunctionType(fn.__code__, space, kernel.name), kernel.flags)
 
 
 def _to_machine_code(entry: Any, flags: set[str]) -> tuple[str, bytes, Any]:

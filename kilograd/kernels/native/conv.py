@@ -28,7 +28,7 @@ from kilograd.kernels import conv as numpy_kernels
 from kilograd.kernels.native.build import T as T
 from kilograd.kernels.native.build import gemm, inline, native, share
 from kilograd.kernels.native.plan import floats, twin
-from kilograd.kernels.native.vectors import Body, machine, vector
+from kilograd.kernels.native.vectors import Body, machine, skip_function, vector
 from kilograd.kernels.window import Ints, Pairs
 
 MOST = 16  # threads that have scratch
@@ -197,20 +197,9 @@ def vector_functions() -> dict[str, Any]:
 
         return nt.none(y, nt.int64, x, nt.int64, nt.int64), generate
 
-    @intrinsic
-    def skip(typing_context, pointer):
-        """How many elements on from a pointer a vector is aligned: a load then meets one cache line."""
-
-        def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
-            on = Body(builder, pointer)
-            over = builder.and_(builder.neg(builder.ptrtoint(a[0], i64)), i64(63))
-            return builder.udiv(over, i64(on.size))
-
-        return nt.int64(pointer), generate
-
     made: dict[str, Any] = {
         "copy_row": copy_row, "take_pairs": intrinsic(pairs), "put_pairs": intrinsic(apart),
-        "skip": skip,
+        "skip": skip_function(),
     }  # fmt: skip
     for channels, (vectors, taps) in tiles.items():
         made[f"tile{channels}"] = make_tile(channels, vectors)

@@ -18,11 +18,14 @@ import numpy as np
 
 from kilograd.kernels.native.build import T as T
 from kilograd.kernels.native.build import share
-from kilograd.kernels.native.vectors import Body, machine, vector
+from kilograd.kernels.native.vectors import Body, machine, skip_function, vector
 
 MOST = 16  # threads that have scratch
 DEPTH = 128  # rows of B in a panel: four vectors wide it stays in the first-level cache
 ACROSS = 64  # vectors of columns that are copied at a time: long rows are read fastest
+TURNED = (
+    1 << 18
+)  # elements of A, at most, that are copied at once: they stay in the second-level cache
 BLOCK = 48  # rows of C that pass over all panels: a multiple of all tiles' rows
 
 # Vectors of a tile -> its rows: all sums, a row of B and an element of A fit 32 registers, or 16.
@@ -80,13 +83,6 @@ def vector_functions() -> dict[str, Any]:
                 k = b.select(b.icmp_signed("<", i64(r), last), i64(r), last)
                 starts.append(on.at(elements, b.mul(k, named["row"])))
 
-            adds, place = b.icmp_signed("!=", named["add"], i64(0)), target
-            with b.if_then(adds):  # what is added to comes while the loop runs
-                for _ in starts:
-                    for v in range(wide):
-                        on.prefetch(on.at(place, i64(v * on.lanes)), 1)
-                    place = on.at(place, named["ldc"])
-
             def body(k: Any, sums: list) -> list:
                 on.prefetch(on.at(later, b.mul(k, named["soon_step"])))
                 line = on.at(panel, b.mul(k, i64(wide * on.lanes)))
@@ -100,7 +96,7 @@ def vector_functions() -> dict[str, Any]:
 
             zero = ir.Constant(on.vector, [0.0] * on.lanes)
             sums = on.loop(named["count"], 1, [zero] * (len(starts) * wide), body)
-            with b.if_else(adds) as ways:
+            with b.if_else(b.icmp_signed("!=", named["add"], i64(0))) as ways:
                 for way, adding in zip(ways, (True, False), strict=True):
                     with way:
                         place = target
@@ -201,19 +197,9 @@ def vector_functions() -> dict[str, Any]:
 
         return nt.none(y, i, i, x, i, i, i, i, i), generate
 
-    @intrinsic
-    def skip(typing_context, pointer):
-        """How many elements on from a pointer a vector is aligned."""
-
-        def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
-            on = Body(builder, pointer)
-            over = builder.and_(builder.neg(builder.ptrtoint(a[0], i64)), i64(63))
-            return builder.udiv(over, i64(on.size))
-
-        return nt.int64(pointer), generate
-
     return {
-        "tile": tile, "fill_row": fill_row, "settle_row": settle_row, "turn": turn, "skip": skip,
+        "tile": tile, "fill_row": fill_row, "settle_row": settle_row, "turn": turn,
+        "skip": skip_function(),
         "WIDEST": max(shapes), "HIGH": shapes[max(shapes)],
     }  # fmt: skip
 
@@ -299,10 +285,8 @@ def tiled(
                             )
                     for p in range(count):
                         v, v_stop = share(vectors, p, count)
-                        panel, width = (
-                            panels + ((q - stage_at) * vectors + v * here) * lanes,
-                            v_stop - v,
-                        )
+                        panel = panels + ((q - stage_at) * vectors + v * here) * lanes
+                        width = v_stop - v
                         rows = HIGH if width == WIDEST else 8
                         real = min(columns - v * lanes, width * lanes)
                         add = 1 if q > 0 else 0
@@ -311,11 +295,8 @@ def tiled(
                             out, y_at, ldy, adds = c, i * ldc + first + v * lanes, ldc, add
                             edge = turned == 0 and (left_over < rows or real < width * lanes)
                             if turned == 1:
-                                out, y_at, ldy = (
-                                    scratch,
-                                    turning + (i - begin) * wide + v * lanes,
-                                    wide,
-                                )
+                                y_at = turning + (i - begin) * wide + v * lanes
+                                out, ldy = scratch, wide
                             elif edge:  # a tile that C has only a part of
                                 out, y_at, ldy, adds = scratch, spare, width * lanes, 0
                             x, x_at, row, step = a, i * lda + q, lda, 1
@@ -358,7 +339,7 @@ def choose(ta: int, tb: int, m: int, n: int, k: int) -> str:
     if tb == 0 or ta == 1:
         strided = ta == 1 and m > 4 * n and k >= 256  # little work for each element of A copied
         return "tiled" if large and not strided else "blas"
-    if large and m <= 64:
+    if large and m <= 64 and m * k <= TURNED:
         return "turned"
     tall = m >= 64 or (m >= 16 and n > 128)
     return "tiled" if large or (tall and size >= 1 << 16) else "blas"

@@ -7,18 +7,13 @@ called when the first of them is compiled, for only then is Numba loaded.
 
 from __future__ import annotations
 
-import ast
 import functools
-import inspect
-import textwrap
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kilograd.kernels.native import build
 from kilograd.kernels.native.build import FLAGS, SUMS, Kernel
 
 
@@ -26,29 +21,9 @@ class VectorKernel(Kernel):
     """A kernel that uses what its module's ``vector_functions()`` returns, by name."""
 
     def build(self, dtype: np.dtype) -> tuple[str, bytes, Any]:
-        """One function that also reads its arguments from the table: LLVM's work is done once."""
         names = self.fn.__globals__
         names.update(names["vector_functions"]())
-        text = ast.parse(textwrap.dedent(inspect.getsource(self.fn)))
-        entry = text.body[0]
-        assert isinstance(entry, ast.FunctionDef)
-        read = {"i64": "_[{i}]", "f64": "f64_bits(_[{i}])", "T": "T(f64_bits(_[{i}]))"}
-        given = "".join(
-            f"{name} = {read.get(kind, kind[:-1] + '_at(_[{i}])').format(i=i)}\n"
-            for i, (kind, name) in enumerate(self.args)
-        )
-        entry.decorator_list, entry.returns = [], None
-        entry.args = ast.arguments(
-            [], [ast.arg(n) for n in ("_", "part", "parts")], None, [], [], None, []
-        )
-        entry.body = ast.parse(given).body + entry.body
-        made: dict[str, Any] = {}
-        exec(compile(ast.fix_missing_locations(text), f"<{self.name}>", "exec"), names, made)
-        code = made[self.name]
-        space = build._space_of(code, dtype, frozenset(self.flags))
-        return build._to_machine_code(
-            types.FunctionType(code.__code__, space, self.name), self.flags
-        )
+        return super().build(dtype)
 
     def source(self) -> str:
         """Also this file, in which instructions are made."""
@@ -149,11 +124,11 @@ class Body:
         fn = self.declared(f"fma.{self.name}", self.vector, [self.vector] * 3)
         return self.b.call(fn, [x, y, z])
 
-    def prefetch(self, pointer: Any, level: int = 2) -> None:
-        """Have a line brought to the cache of a level (1 or 2); any address will do."""
+    def prefetch(self, pointer: Any) -> None:
+        """Have a line brought to the second-level cache; any address will do."""
         word, place = self.ir.IntType(32), self.ir.IntType(8).as_pointer()
         fn = self.declared("prefetch.p0", self.ir.VoidType(), [place, word, word, word])
-        self.b.call(fn, [self.b.bitcast(pointer, place), word(0), word(4 - level), word(1)])
+        self.b.call(fn, [self.b.bitcast(pointer, place), word(0), word(2), word(1)])
 
     def mask(self, count: Any, every: int = 1) -> Any:
         """The lanes below a number (and of those, every so many)."""
@@ -211,3 +186,24 @@ class Body:
                 some = [self.halves(some[i], some[i + half], distance) for i in range(half)]
                 distance //= 2
             self.store(some[0], pointer, first // self.lanes)
+
+
+@functools.lru_cache(maxsize=1)
+def skip_function() -> Any:
+    """skip(pointer): how many elements on from there a vector is aligned.
+
+    A load then meets one line of the cache, and never two.
+    """
+    from numba import types as nt
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def skip(typing_context, pointer):
+        def generate(context: Any, builder: Any, signature: Any, a: Any) -> Any:
+            on = Body(builder, pointer)
+            over = builder.and_(builder.neg(builder.ptrtoint(a[0], on.i64)), on.i64(63))
+            return builder.udiv(over, on.i64(on.size))
+
+        return nt.int64(pointer), generate
+
+    return skip
