@@ -601,7 +601,7 @@ def _same(a: Any, b: Any, what: str, largest: float, rough: float) -> None:
         eps = max(float(np.finfo(a.dtype).eps), rough)
         scale = _size(b)
         # Where larger numbers cancel (a bias before a batch norm), rounding is all that is left.
-        atol = max(2000 * eps * scale, 8 * eps * largest)
+        atol = max(5000 * eps * scale, 8 * eps * largest)
         close = np.isclose(a, b, rtol=2000 * eps, atol=atol, equal_nan=True)
         if not close.all():
             worst = float(np.nanmax(np.abs(a.astype(np.float64) - b), initial=0.0))

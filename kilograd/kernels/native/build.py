@@ -457,6 +457,10 @@ def _numba() -> types.SimpleNamespace:
     from numba.extending import intrinsic
 
     _add_symbols()
+    host = llvm.get_host_cpu_features()
+    if host.get("avx512vbmi2") and not numba.config.CPU_FEATURES:
+        # From this generation of processors on, vectors of 512 bits cost no clock speed.
+        numba.config.CPU_FEATURES = host.flatten() + ",-prefer-256-bit"
     with contextlib.suppress(Exception):  # more pointers in a loop than LLVM checks for overlap
         llvm.set_option("kilograd", "-runtime-memory-check-threshold=512")
 
