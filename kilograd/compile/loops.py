@@ -104,11 +104,6 @@ class _Writer:
         totals = {id(o) for o, s in sums if not any(s)}
         in_rows = {id(o) for o, s in sums if s[inner] == 0 and any(s) and all(s[:inner])}
         divides = all(id(o) in in_rows for o, _ in sums)
-        # Sums down the columns: threads share the columns, each adds up its own.
-        self.by_columns = rank == 2 and bool(sums) and all(s[0] == 0 != s[1] for _, s in sums)
-        if self.by_columns:
-            divides = True
-            self.line(1, "first, last = share(a[1], part, parts)")
         for d, n in enumerate(self.sizes):
             self.line(1, f"n{d} = {self.argument(n)}")
         names: dict[int, str] = {}
@@ -136,7 +131,7 @@ class _Writer:
             elif id(o) not in in_rows:
                 count = int(np.prod([n for n, st in zip(self.sizes, s, strict=True) if st]))
                 self.line(1, f"{z}_count = {self.argument(count)}")
-                self.line(1, f"for j in {self._columns(f'{z}_count')}:")
+                self.line(1, f"for j in range({z}_count):")
                 self.line(2, f"{z}[j] = {CODES[o.dtype]}(0)")
         self._nest(0, {}, names, sums, totals, in_rows, divides)
         for o, _ in sums:
@@ -146,17 +141,13 @@ class _Writer:
                 scale = f" / {float(total.divisor)!r}" if total.divisor != 1 else ""
                 self.line(1, f"{z}[0] = {CODES[o.dtype]}({z}_total{scale})")
             elif scale and id(o) not in in_rows:
-                self.line(1, f"for j in {self._columns(f'{z}_count')}:")
+                self.line(1, f"for j in range({z}_count):")
                 self.line(2, f"{z}[j] = {z}[j]{scale}")
         words = [name_of(eq.fn) for eq in self.step.equations]
         name = "_".join(w for w in dict.fromkeys(words) if w.isidentifier())[:48].strip("_")
         name = f"loop_{name}".rstrip("_")
         text = f"def {name}(a, part, parts):\n" + "\n".join(self.lines) + "\n"
         return Loop(Generated(name, text), self._dtype(), self.args, divides)
-
-    def _columns(self, count: str) -> str:
-        """The columns a thread goes over."""
-        return "range(first, last)" if self.by_columns else f"range({count})"
 
     def _dtype(self) -> np.dtype:
         """Which versions of exp, tanh … the loop calls."""
@@ -176,7 +167,7 @@ class _Writer:
         index = f"i{d}"
         if d == inner:
             return self._innermost(d, depth, offsets, names, sums, totals, in_rows, divides)
-        if d == 0 and divides and not self.by_columns:
+        if d == 0 and divides:
             self.line(depth, "lo, hi = share(n0, part, parts)")
             self.line(depth, "for i0 in range(lo, hi):")
         else:
@@ -227,7 +218,7 @@ class _Writer:
             self.line(depth, "lo, hi = share(n0, part, parts)")
             self.line(depth, f"for {index} in range(lo, hi):")
         else:
-            self.line(depth, f"for {index} in {self._columns(f'n{d}')}:")
+            self.line(depth, f"for {index} in range(n{d}):")
 
         def at(o: Operand, s: list[int]) -> str:
             name = names[id(o)]
