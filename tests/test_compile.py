@@ -1845,3 +1845,12 @@ def test_arguments_that_overlap(compile):
                 == f(b[:2], b[start : start + 2]).tolist()
             )
             assert a.tolist() == b.tolist()
+
+
+def test_other_generators_are_refused(compile):
+    """Their numbers would be the same in every call."""
+    rng = np.random.default_rng(0)
+    f = compile(lambda x: x * float(rng.random()))
+    with pytest.warns(RuntimeWarning, match="generator"):
+        found = {f(kg.ones(1)).item() for _ in range(4)}
+    assert len(found) == 4

@@ -10,6 +10,7 @@ reads from its closure, its globals and attributes (:class:`Names`). A counter o
 from __future__ import annotations
 
 import functools
+import random as pyrandom
 import types
 from collections import deque
 from operator import attrgetter
@@ -226,6 +227,8 @@ class Names:
         elif isinstance(value, type):
             if not _is_ours(value):
                 self._objects.append(value)
+        elif isinstance(value, (np.random.Generator, np.random.RandomState, pyrandom.Random)):
+            self.refused = self.refused or "it draws from a generator that is not kilograd's"
         elif hasattr(type(value), "__next__"):
             self.refused = self.refused or f"it reads from an iterator ({type(value).__name__})"
         elif hasattr(value, "__dict__") and (

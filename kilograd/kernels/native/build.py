@@ -458,9 +458,10 @@ def _numba() -> types.SimpleNamespace:
 
     _add_symbols()
     host = llvm.get_host_cpu_features()
-    if host.get("avx512vbmi2") and not numba.config.CPU_FEATURES:
+    settings: Any = numba.config
+    if host.get("avx512vbmi2") and not settings.CPU_FEATURES:
         # From this generation of processors on, vectors of 512 bits cost no clock speed.
-        numba.config.CPU_FEATURES = host.flatten() + ",-prefer-256-bit"
+        settings.CPU_FEATURES = host.flatten() + ",-prefer-256-bit"
     with contextlib.suppress(Exception):  # more pointers in a loop than LLVM checks for overlap
         llvm.set_option("kilograd", "-runtime-memory-check-threshold=512")
 
