@@ -24,9 +24,11 @@ from kilograd.compile.scalar import (
     converted,
     expression,
     kind_of,
+    literal,
 )
 from kilograd.kernels.native.build import Generated
 
+_IN_TEXT = (-1.0, 0.0, 0.5, 1.0, 2.0)
 ROW = 4096  # a long sum is added up by rows of this many
 
 
@@ -88,11 +90,24 @@ class _Writer:
         self.strides = strides
         self.args: list[Any] = []
         self.lines: list[str] = []
+        self.prelude: list[str] = []  # constants
+        self.constants: dict[Any, str] = {}
         self.names: dict[Var, tuple[str, np.dtype]] = {}
 
     def argument(self, value: Any) -> str:
         self.args.append(value)
         return f"a[{len(self.args) - 1}]"
+
+    def number(self, x: Any, dtype: np.dtype) -> str:
+        """A constant: the commonest in the text, others (they may depend on sizes) as arguments."""
+        if dtype not in (F32, F64) or float(x) in _IN_TEXT or not np.isfinite(float(x)):
+            return literal(x, dtype)
+        key = (float(x), dtype)
+        if key not in self.constants:
+            self.constants[key] = name = f"c{len(self.constants)}"
+            read = self.argument(float(x))
+            self.prelude.append(f"    {name} = {CODES[dtype]}(f64_bits({read}))")
+        return self.constants[key]
 
     def line(self, depth: int, text: str) -> None:
         self.lines.append("    " * depth + text)
@@ -136,9 +151,9 @@ class _Writer:
         self._nest(0, {}, names, sums, totals, in_rows, divides)
         for o, _ in sums:
             z, total = names[id(o)], self._sum(o)
-            scale = f" * {CODES[o.dtype]}({1.0 / total.divisor!r})" if total.divisor != 1 else ""
+            scale = f" * {self.number(1.0 / total.divisor, o.dtype)}" if total.divisor != 1 else ""
             if id(o) in totals:
-                scale = f" / {float(total.divisor)!r}" if total.divisor != 1 else ""
+                scale = f" / {self.number(total.divisor, F64)}" if total.divisor != 1 else ""
                 self.line(1, f"{z}[0] = {CODES[o.dtype]}({z}_total{scale})")
             elif scale and id(o) not in in_rows:
                 self.line(1, f"for j in range({z}_count):")
@@ -146,7 +161,7 @@ class _Writer:
         words = [name_of(eq.fn) for eq in self.step.equations]
         name = "_".join(w for w in dict.fromkeys(words) if w.isidentifier())[:48].strip("_")
         name = f"loop_{name}".rstrip("_")
-        text = f"def {name}(a, part, parts):\n" + "\n".join(self.lines) + "\n"
+        text = f"def {name}(a, part, parts):\n" + "\n".join(self.prelude + self.lines) + "\n"
         return Loop(Generated(name, text), self._dtype(), self.args, divides)
 
     def _dtype(self) -> np.dtype:
@@ -237,7 +252,7 @@ class _Writer:
             v = eq.outs[0]
             if v in self.step.sums:
                 continue
-            self.line(depth + 1, f"t{t} = {expression(eq, known)}")
+            self.line(depth + 1, f"t{t} = {expression(eq, known, self.number)}")
             known[v] = (f"t{t}", kind_of(v))
             t += 1
         for o, s in zip(self.operands, self.strides, strict=True):
@@ -260,7 +275,7 @@ class _Writer:
                 self.line(depth, f"{name}_total += f64({name}_sum)")
             elif id(o) in in_rows:
                 scale = (
-                    f" * {CODES[o.dtype]}({1.0 / total.divisor!r})" if total.divisor != 1 else ""
+                    f" * {self.number(1.0 / total.divisor, o.dtype)}" if total.divisor != 1 else ""
                 )
                 self.line(depth, f"{name}[{offsets.get(id(o), '0')}] = {name}_sum{scale}")
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,8 +153,15 @@ def converted(text: str, source: np.dtype, target: np.dtype) -> str:
     return f"{CODES[target]}({text})"
 
 
-def expression(eq: Equation, names: dict[Var, tuple[str, np.dtype]]) -> str:
-    """The scalar expression of an equation; ``names`` are the local names of its operands."""
+def expression(
+    eq: Equation,
+    names: dict[Var, tuple[str, np.dtype]],
+    number: Callable[[Any, np.dtype], str] = literal,
+) -> str:
+    """The scalar expression of an equation.
+
+    ``names`` are the local names of its operands; ``number`` says how a Python number is written.
+    """
     out = kind_of(eq.outs[0])
     fn = eq.fn
     args = operands(eq)
@@ -162,7 +170,7 @@ def expression(eq: Equation, names: dict[Var, tuple[str, np.dtype]]) -> str:
         if isinstance(x, Var):
             name, source = names[x]
             return converted(name, source, dtype)
-        return literal(x, dtype)
+        return number(x, dtype)
 
     if fn in (operator.pow, np.power):
         return _power(eq, operand, out)
