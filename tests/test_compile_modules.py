@@ -236,8 +236,9 @@ def steps_of(name: str, backend: str, monkeypatch: Any) -> tuple[Any, Any]:
 
 
 # The gradient of a bias before a batch norm is 0 but for rounding, of which Adam makes a whole step: there
-# the losses are compared, not each parameter.
-ROUNDING = ("mnist_mlp", "mnist_cnn")
+# the losses are compared, not each parameter. In a ResNet a unit close to 0 may be on in one and off in the
+# other, which changes single gradients by more than rounding.
+ROUNDING = ("mnist_mlp", "mnist_cnn", "resnet8")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
