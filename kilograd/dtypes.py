@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels.kernel import CHANGES
+
 
 class dtype:
     """A number type, e.g. ``kg.float32``.
@@ -106,6 +108,7 @@ def set_default_dtype(d: Any) -> None:
     if not d.is_floating_point:
         raise TypeError(f"set_default_dtype: only floating-point types can be the default, got {d}")
     _default = d
+    CHANGES[0] += 1
 
 
 def as_dtype(d: Any) -> dtype:

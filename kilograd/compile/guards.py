@@ -105,12 +105,18 @@ def optimizer_state(optimizer: Any) -> Any:
     return groups, state, list(optimizer._step_pre_hooks), list(optimizer._step_post_hooks)
 
 
+def holds(optimizer: Any) -> list[Any]:
+    """What an optimizer holds, to be compared by identity."""
+    return [t for s in optimizer.state.values() for t in s.values()]
+
+
 def plain_settings(group: dict[str, Any]) -> tuple[tuple[str, ...], Any]:
     """The settings that are decided on when a step is recorded: all that are no floats."""
     names = []
     for k, v in group.items():
         floats = v if type(v) is tuple and v else (v,)
-        a_number = all(type(x) is float for x in floats) or (k == "lr" and type(v) is int)
+        a_number = all(type(x) is float for x in floats) or isinstance(v, np.floating)
+        a_number = a_number or (k == "lr" and type(v) is int)
         if not a_number and k not in ("params", "initial_lr"):
             names.append(k)
     return tuple(names), [_known(group[k]) for k in names]
@@ -147,6 +153,16 @@ def memory(array: Any) -> int:
 # --- what a function reads --------------------------------------------------------------------------
 
 
+class _Attributes:
+    """The attributes of an object without a dictionary, looked up as in one."""
+
+    def __init__(self, o: Any) -> None:
+        self.o = o
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return getattr(self.o, name, default)
+
+
 class Names:
     """What a function reads from its closure, globals and objects, as it was when looked at.
 
@@ -175,6 +191,18 @@ class Names:
             self.refused = f"it reads {name!r}, which holds more than {_MOST} values"
         if self.refused is not None and (code := getattr(fn, "__code__", None)) is not None:
             self.refused += f"\n  at {code.co_filename}:{code.co_firstlineno} in {code.co_name}"
+        # what modules are set to now, those too that are only looked at
+        self.modules = [(m, module_state(m, self.words), m.training) for m in self._modules()]
+        self.leaves = [(t, t._leaf) for t in self._parameters()]
+
+    def _modules(self) -> list[Any]:
+        return [o for o in self._objects if is_module(o)]
+
+    def _parameters(self) -> list[Tensor]:
+        found = {id(t): t for t in self.tensors()}
+        for m in self._modules():
+            found |= {id(t): t for t in m._parameters.values() if t is not None}
+        return list(found.values())
 
     def _follow(self, value: Any, depth: int = 0) -> None:
         """Find functions and objects of the user's in a value."""
@@ -189,6 +217,9 @@ class Names:
                     content = _content(cell)
                     self.cells.append((cell, content, _inside(content)))
                     self._follow(content)
+                for name in ("__defaults__", "__kwdefaults__"):
+                    if (held := getattr(value, name)) is not None:
+                        self.places.append((_Attributes(value), name, held, _inside(held)))
                 for default in (
                     *(value.__defaults__ or ()),
                     *(value.__kwdefaults__ or {}).values(),
@@ -231,7 +262,7 @@ class Names:
             self.refused = self.refused or "it draws from a generator that is not kilograd's"
         elif hasattr(type(value), "__next__"):
             self.refused = self.refused or f"it reads from an iterator ({type(value).__name__})"
-        elif hasattr(value, "__dict__") and (
+        elif (hasattr(value, "__dict__") or hasattr(type(value), "__slots__")) and (
             not _is_ours(type(value)) or type(value).__module__.startswith("kilograd.optim")
         ):  # (of our own, schedulers have a state)
             self._objects.append(value)
@@ -240,7 +271,9 @@ class Names:
         """Notice when a global, or an attribute of an object or class, is another."""
         if (id(owner), name) not in self._watched:
             self._watched.add((id(owner), name))
-            space = owner if type(owner) is dict else owner.__dict__
+            space = owner if type(owner) is dict else getattr(owner, "__dict__", None)
+            if space is None:
+                space = _Attributes(owner)
             value = space.get(name, _MISSING)
             self.places.append((space, name, value, _inside(value)))
             self._follow(value)
@@ -255,7 +288,8 @@ class Names:
             for name in self.words & vars(o).keys():
                 self._watch(o, name)
             return
-        methods = {"forward", "step", "update", "init", "__call__"}
+        methods = {"forward", "step", "update", "init", "__call__", "__getitem__", "__len__",
+                   "__iter__", "__contains__", "__getattr__", "__bool__", "__float__"}  # fmt: skip
         for cls in (o if isinstance(o, type) else type(o)).__mro__:
             if not _is_ours(cls):
                 for name in (self.words | methods) & vars(cls).keys():
@@ -266,12 +300,18 @@ class Names:
             for name in self.words & vars(o).keys():
                 value = vars(o)[name]
                 self._follow(value)
-                of_optimizers = name in ("param_groups", "state", "defaults")
+                of_optimizers = name == "state"
                 if isinstance(value, _CONTAINERS) and name[0] != "_" and not of_optimizers:
                     self._watch(o, name)
             return
-        for name in vars(o).keys() if _is_ours(type(o)) else self.words:
-            if not (name.startswith("__") or hasattr(type(o), name)) or name in vars(o):
+        mine = getattr(o, "__dict__", None)
+        if mine is None:  # __slots__
+            for name in self.words:
+                if isinstance(getattr(type(o), name, None), types.MemberDescriptorType):
+                    self._watch(o, name)
+            return
+        for name in mine.keys() if _is_ours(type(o)) else self.words:
+            if not (name.startswith("__") or hasattr(type(o), name)) or name in mine:
                 self._watch(o, name)
 
     def tensors(self) -> list[Tensor]:
@@ -387,9 +427,7 @@ class Guards:
             if t._node is not None:
                 return "a tensor has a graph now"
         for optimizer, state in self.optimizers:
-            if len(optimizer.state) != len(state[1]) or len(optimizer.param_groups) != len(
-                state[0]
-            ):
+            if optimizer_state(optimizer) != state:
                 return f"the state of {type(optimizer).__name__}"
         if self.changes != CHANGES[0] and (why := self._changed()) is not None:
             return why

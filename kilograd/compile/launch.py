@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.autograd.modes import MODE
-from kilograd.compile.guards import _MISSING, _differs, owner_of
+from kilograd.compile.guards import _MISSING, _differs, holds, owner_of
 from kilograd.compile.native_executor import EXTRAS
 from kilograd.compile.scalar import F64
 from kilograd.kernels.kernel import CHANGES, TRACE
@@ -75,6 +75,9 @@ class _Pool:
         self.native = native
         self.kept = kept
         self.held: list[Any] = [None] * 2 * len(kept)  # the tensors, then their arrays
+        self.marks: list[Any] = [()] * len(
+            kept
+        )  # the attributes of each tensor: two, unless marked
         native.kept.append(self)
 
     def renew(self) -> None:
@@ -84,6 +87,7 @@ class _Pool:
             in_place = held[i] is not None and k.owner.get("grad") is held[i]
             if (
                 held[i] is None
+                or len(self.marks[i]) != 2
                 or sys.getrefcount(held[i]) != REFERENCES.tensor - (not in_place)
                 or sys.getrefcount(held[n + i]) != REFERENCES.array
             ):
@@ -91,6 +95,7 @@ class _Pool:
                 t = held[i] = object.__new__(Tensor)
                 t.array = array
                 t._cell = [0]
+                self.marks[i] = t.__dict__
                 del array, t
             k.owner["grad"] = held[i]
         self.point()
@@ -210,7 +215,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         if what[0] == "value":
             space[f"k{i}"] = what[1]
             line(
-                f"if x{i} is not k{i} and (type(x{i}) is not type(k{i}) or x{i} != k{i}): return MISS"
+                f"if x{i} is not k{i} and (type(x{i}) is not type(k{i}) or x{i} != k{i}"
+                f"{f' or str(x{i}) != str(k{i})' if what[1] == 0 else ''}): return MISS"
             )
             continue
         _, shape, dtype, strides, leaf, no_graph = what
@@ -275,10 +281,11 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
     if keeps:
         pool = _Pool(native, [kept for _, kept in keeps])
         counts = [REFERENCES.tensor] * len(keeps) + [REFERENCES.array] * len(keeps)
+        space.update(marks=pool.marks, twos=[2] * len(keeps), length=len)
         space.update(pool=pool, held=pool.held, counts=counts, each=map, get=dict.get)
         space.update(owners=[kept.owner for _, kept in keeps], grad=itertools.repeat("grad"))
         line(
-            "if not all(each(same, each(get, owners, grad), held)) or [*each(refs, held)] != counts:",
+            "if not all(each(same, each(get, owners, grad), held)) or [*each(refs, held)] != counts or [*each(length, marks)] != twos:",
             2,
         )
         line("pool.renew()", 3)
@@ -364,3 +371,11 @@ def _guard_lines(guards: Any, space: dict[str, Any], line: Any) -> None:
     for k, (optimizer, state) in enumerate(guards.optimizers):
         space[f"optimizer_{k}"] = optimizer
         line(f"if len(optimizer_{k}.state) != {len(state[1])}: return MISS")
+        line(f"if len(optimizer_{k}.param_groups) != {len(optimizer.param_groups)}: return MISS")
+        for j, group in enumerate(optimizer.param_groups):
+            space[f"group_{k}_{j}"] = group
+            line(f"if optimizer_{k}.param_groups[{j}] is not group_{k}_{j}: return MISS")
+            line(f"if len(group_{k}_{j}['params']) != {len(group['params'])}: return MISS")
+        if held := holds(optimizer):
+            space.update({f"state_{k}": held, "holds": holds})
+            line(f"if not all(map(same, holds(optimizer_{k}), state_{k})): return MISS")

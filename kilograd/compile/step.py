@@ -28,6 +28,7 @@ from kilograd.compile.graph import Equation, Graph, Var, cast, follow, leaves, m
 from kilograd.compile.guards import (
     Guards,
     Names,
+    _known,
     is_module,
     is_optimizer,
     layout,
@@ -39,6 +40,7 @@ from kilograd.compile.launch import MISS, launcher
 from kilograd.compile.trace_state import Gate, Source, Trace, tracing
 from kilograd.compile.tracer import Recorded, Tracer, concrete
 from kilograd.dtypes import dtype as kilograd_dtype
+from kilograd.dtypes import get_default_dtype
 from kilograd.errors import GradError, TraceError
 from kilograd.kernels.kernel import TRACE
 from kilograd.tensor import Tensor, apply, wrap
@@ -144,7 +146,7 @@ class Program:
                 continue
             value = s.owner[s.key[0]]
             value = value if s.key[1] is None else value[s.key[1]]
-            if type(value) is not float and type(value) is not int:
+            if not isinstance(value, (float, int, np.floating)):
                 raise TraceError(
                     f"the setting {s.key[0]!r} of an optimizer is a {type(value).__name__} now"
                 )
@@ -170,10 +172,11 @@ class Out:
 class Same:
     """A place in the result where an argument, or a tensor of before, is returned as it is."""
 
-    __slots__ = ("owner",)
+    __slots__ = ("grad", "owner")
 
-    def __init__(self, owner: Any) -> None:
+    def __init__(self, owner: Any, grad: bool = False) -> None:
         self.owner = owner
+        self.grad = grad  # not the owner, but what its .grad is
 
 
 class View:
@@ -324,7 +327,7 @@ class Compiled:
             return self.fn(*args, **kwargs)
         mode = MODE.get()
         tensors: list[Tensor] = []
-        key: Any = (_signature(args, tensors), mode)
+        key: Any = (_signature(args, tensors), mode, get_default_dtype())
         if kwargs:
             key = (*key, tuple(kwargs), _signature(tuple(kwargs.values()), tensors))
         if len(tensors) > 1 and (shared := _shared(tensors)) is not None:
@@ -443,6 +446,7 @@ class Compiled:
         for t in tensors:
             t._edge()  # views are looked at now, not while recording
         names = Names(self.fn, [a for a in leaves((args, kwargs)) if not isinstance(a, Tensor)])
+        given = _known((args, kwargs))
         trace = Trace(self.fullgraph, names.words)
         if names.refused:
             trace.failure = names.refused
@@ -471,6 +475,8 @@ class Compiled:
             return mapped(concrete, result)
         if program is not None:
             why = _side_effects(trace, names, result)
+        if why is None and _known((args, kwargs)) != given:
+            why = "it changes a list or dictionary that it was given"
         if why is not None:  # optimizers and lazy layers come to rest after a step or two
             self.unsettled[kind] = tries = self.unsettled.get(kind, 0) + 1
             if tries >= TRIES:
@@ -642,16 +648,23 @@ def _signature(args: tuple[Any, ...], tensors: list[Tensor]) -> Any:
         elif isinstance(a, dict):
             parts += (type(a), tuple(a), _signature(tuple(a.values()), tensors))
         else:
-            parts += (type(a), _identity(a))
+            parts += (type(a), _Identity(a))
     return tuple(parts)
 
 
-def _identity(a: Any) -> Any:
-    try:
-        hash(a)
-    except TypeError:
-        return id(a)
-    return a
+class _Identity:
+    """An object of the user's as part of a key: it, and not one that is equal."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Identity and other.it is self.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
 
 
 def _shared(tensors: list[Tensor]) -> Any:
@@ -685,7 +698,8 @@ def _finish(trace: Trace, result: Any, tensors: list[Tensor], names: Names) -> P
     results = [t for t in leaves(result) if isinstance(t, Tensor)]
     changed = [
         (owner, now) for owner, before in trace.grads.values()
-        if id(owner) not in made and (now := owner.__dict__.get("grad")) is not before
+        if id(owner) not in made
+        and ((now := owner.__dict__.get("grad")) is not before or (now is None and id(owner) in trace.grads_set))
     ]  # fmt: skip
     places.expect([*results, *[now for _, now in changed if now is not None]])
 
@@ -796,6 +810,9 @@ class _Places:
     def _find(self, t: Tensor) -> Any:
         trace = self.trace
         tracer = t.__dict__["array"]
+        owner = trace.grad_owner.get(id(t))
+        if owner is not None:
+            return Same(self.number(owner), grad=True)
         if id(t) in trace.tracers or not isinstance(tracer, Tracer):
             return Same(self.number(t))
         if type(t) is not Tensor:
@@ -805,7 +822,7 @@ class _Places:
         if source is not None or self.roots.get(root, 0) > 1:
             steps = []
             base = t
-            while base._view is not None:
+            while base._view is not None and id(base) not in trace.tracers:
                 base, op, options = base._view
                 steps.append((op, options))
             if steps:
@@ -993,6 +1010,14 @@ def _guard(trace: Trace, program: Program, places: _Places) -> None:
         guards.training.append((module, training))
         if module.training is not training:
             program.modes.append((module, module.training))
+    if guards.names is not None:
+        for module, state, training in guards.names.modules:
+            if id(module) not in trace.modules:
+                guards.modules.append((module, state))
+                guards.training.append((module, training))
+                if module.training is not training:
+                    program.modes.append((module, module.training))
+        guards.leaves += [r for r in guards.names.leaves if id(r[0]) not in trace.requires]
     guards.optimizers = list(trace.optimizers.values())
     guards.tensors = [s.owner for s in trace.sources if s.kind == "tensor"]
     seen = set()
@@ -1055,6 +1080,9 @@ def _side_effects(trace: Trace, names: Names, result: Any) -> str | None:
     for module, state, _ in trace.modules.values():
         if module_state(module, names.words) != state:
             return f"it changes attributes of a {type(module).__name__}"
+    for module, state, _ in names.modules:
+        if id(module) not in trace.modules and module_state(module, names.words) != state:
+            return f"it changes a {type(module).__name__}"
     for optimizer, state in trace.optimizers.values():
         if optimizer_state(optimizer) != state:
             return f"it changes the state of {type(optimizer).__name__}"
@@ -1204,7 +1232,8 @@ def _tensor(
     """What is in one place of the result."""
     kind = type(place)
     if kind is Same:
-        return _owner(place.owner, tensors)
+        t = _owner(place.owner, tensors)
+        return t.__dict__["grad"] if place.grad else t
     if kind not in _PLACES:
         return place
     t = made.get(id(place))

@@ -82,6 +82,7 @@ class Trace(Recording):
         self.by_memory: dict[int, Tracer] = {}  # id(array) → tracer, for arrays of before
         self.made: list[tuple[Any, str]] = []  # (weakref to a tensor of this trace, line)
         self.grads: dict[int, tuple[Tensor, Tensor | None]] = {}  # .grad as it was before
+        self.grads_set: set[int] = set()  # tensors whose .grad was set
         self.grads_read: dict[int, Tensor] = {}  # whose .grad was looked at before it was set
         self.grad_owner: dict[int, Tensor] = {}  # id(.grad tensor of before) → its owner
         self.groups: dict[int, Any] = {}
@@ -150,7 +151,7 @@ class Trace(Recording):
         return found[0]
 
     def _setting(self, group: Any, name: str, value: Any) -> Any:
-        if type(value) is float or (type(value) is int and name == "lr"):
+        if isinstance(value, (float, np.floating)) or (type(value) is int and name == "lr"):
             return self._number_input(group, (name, None), float(value))
         if type(value) is tuple and value and all(type(v) is float for v in value):
             return tuple(self._number_input(group, (name, i), v) for i, v in enumerate(value))
@@ -251,6 +252,7 @@ class Trace(Recording):
     def set_grad(self, t: Tensor, before: Any) -> None:
         if id(t) not in self.grads:
             self.grads[id(t)] = (t, before)
+        self.grads_set.add(id(t))
 
     def forget_grads(self) -> None:
         """Let go of what had gradients."""

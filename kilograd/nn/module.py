@@ -275,6 +275,7 @@ class Module(State):
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"{_type_name(module)} is not a Module subclass")
         self._check_free(name, "_modules", "module")
+        CHANGES[0] += 1
         self._modules[name] = self.__dict__[name] = module
 
     register_module = add_module
