@@ -232,3 +232,11 @@ def test_defaults(compile):
     thrice(g, kg.ones(1))
     f.__defaults__[0][0] = 5.0
     assert g(kg.ones(1)).item() == 5
+
+
+def test_a_patched_forward(compile):
+    layer, x = nn.Linear(1, 1), kg.ones(1, 1)
+    f = compile(lambda x: layer(x))
+    thrice(f, x)
+    layer.forward = lambda x: x * 0
+    assert f(x).tolist() == [[0]]

@@ -86,14 +86,17 @@ def module_state(module: Any, names: set[str]) -> Any:
     Of a class of the user's, the attributes that the compiled code mentions.
     """
     ours = _is_ours(type(module))
-    parts = []
+    parts: list[Any] = []
     for name, value in module.__dict__.items():
         if type(value) is dict and name.startswith("_"):
             if name != "_compiled_methods":
                 parts.append((name, [(k, _Is(v)) for k, v in value.items()]))
         elif name in module._parameters or name in module._buffers or name in module._modules:
             continue
-        elif name != "forward" and name != "training" and (ours or name in names):
+        elif name == "forward":  # patched by the user; or compiled, which changes nothing
+            if type(value).__name__ != "Compiled":
+                parts.append((name, _Is(value)))
+        elif name != "training" and (ours or name in names):
             parts.append((name, _known(value)))
     return parts
 
