@@ -128,11 +128,6 @@ def SIGMOID(x: Any) -> Any:
     return activation.sigmoid(x)
 
 
-def SOFTPLUS(x: Any) -> Any:
-    """log(1 + exp(x)), as native loops say it."""
-    return activation.softplus(x)
-
-
 FORMS[SIGMOID] = Form("sigmoid({0})", "float")
 
 

@@ -66,7 +66,7 @@ class Step:
     """One step of the native program: what it reads and gives, and the equations behind it."""
 
     def __init__(self, kind: str, equations: list[Equation], shape: tuple[int, ...] = ()) -> None:
-        self.kind = kind  # "loop", "call", "python", "view"
+        self.kind = kind  # "loop", "call", "python"
         self.equations = equations
         self.shape = shape  # of a loop's index space
         self.sums: dict[Var, Sum] = {}

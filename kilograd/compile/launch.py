@@ -45,22 +45,12 @@ def _finds_pointers() -> bool:
 _QUICK = _finds_pointers()
 
 
-def address(array: np.ndarray) -> int:
-    """The address of an array's data (``array.ctypes.data`` takes five times as long)."""
-    if _QUICK:
-        return _pointer(id(array) + _POINTER_AT).value
-    return array.ctypes.data
-
-
 class Kept:
     """A gradient that a program writes again and again, as long as nobody else holds it."""
 
-    def __init__(
-        self, var: Any, dtype: Any, places: list[tuple[int, int]], owner: dict[str, Any]
-    ) -> None:
+    def __init__(self, var: Any, dtype: Any, owner: dict[str, Any]) -> None:
         self.var = var
         self.dtype = dtype
-        self.places = places
         self.owner = owner  # the attributes of the tensor whose gradient it is
 
 
@@ -75,9 +65,8 @@ class _Pool:
         self.native = native
         self.kept = kept
         self.held: list[Any] = [None] * 2 * len(kept)  # the tensors, then their arrays
-        self.marks: list[Any] = [()] * len(
-            kept
-        )  # the attributes of each tensor: two, unless marked
+        # the attributes of each tensor: two, unless marked
+        self.marks: list[Any] = [()] * len(kept)
         native.kept.append(self)
 
     def renew(self) -> None:
@@ -263,7 +252,7 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         dtype = F64 if v.number else v.dtype
         places = native.patches.get(v, [])
         if index in grads and type(grads[index]) is not int:
-            keeps.append((index, Kept(v, dtype, places, grads[index].__dict__)))
+            keeps.append((index, Kept(v, dtype, grads[index].__dict__)))
             continue
         if not native.layouts[v].contiguous:
             return None

@@ -292,6 +292,3 @@ def converted_load(text: str, dtype: np.dtype) -> str:
     if dtype == BOOL:
         return f"{text} != 0"
     return text if dtype in CODES else f"i64({text})"
-
-
-assert F64

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import math
 import operator
 import threading
 from collections.abc import Callable
@@ -36,6 +37,7 @@ from kilograd.compile.graph import (
     put_view,
 )
 from kilograd.compile.layout import (
+    _VIEWS,
     Layout,
     c_strides,
     contiguous,
@@ -171,7 +173,7 @@ class Plan:
 
     def copy(self, to: Place, source: Place) -> None:
         """``to[...] = source``, with broadcasting and conversion."""
-        v, w = source.layout.root, Var("to", to.shape, to.dtype)
+        w = Var("to", to.shape, to.dtype)
         one = Var("from", source.shape, source.dtype, number=False)
         eq = Equation((w,), np.copy, (one,), {})
         step = Step("loop", [eq], to.shape)
@@ -181,7 +183,6 @@ class Plan:
             loops.Operand(one, source.dtype, tuple(s // item for s in strides), "load"),
             loops.Operand(w, to.dtype, tuple(s // scale for s in to.strides), "store"),
         ]
-        del v
         self.loop(loops.write(step, operands, []), {one: source.layout, w: to.layout}, to.size)
 
     def loop(self, loop: loops.Loop, where: dict[Var, Layout], work: int) -> None:
@@ -237,7 +238,7 @@ class Function:
 
 
 class NativeProgram:
-    """A program laid out; :meth:`execute` runs it."""
+    """A program laid out; calling it runs it."""
 
     def __init__(self, graph: Graph, sources: Any, strides: dict[Var, tuple[int, ...]]) -> None:
         self.sources = list(sources)
@@ -254,7 +255,6 @@ class NativeProgram:
         self._lock = threading.Lock()
         graph = with_own_outputs(expanded(graph))
         self.graph = graph
-        self.constants: list[np.ndarray] = []
         self.constant_layouts: dict[int, Layout] = {}
         self.status = fresh(Var("status", (1,), np.dtype(np.int64)))
         strides = dict(strides)
@@ -593,7 +593,6 @@ class NativeProgram:
 
     def _lay_out(self) -> None:
         self._finish_loops()
-        end = len(self.steps)
         if self.copies:
             plan = Plan(self)
             for to, source in self.copies:
@@ -601,7 +600,7 @@ class NativeProgram:
             step = Step("call", [])
             self.steps.append(step)
             self.plans.append(plan)
-        self._place_memory(end)
+        self._place_memory()
         self._fill_table()
 
     def _finish_loops(self) -> None:
@@ -609,7 +608,6 @@ class NativeProgram:
         for step, plan in zip(self.steps, self.plans, strict=True):
             if step.kind != "loop" or plan is None:
                 continue
-            inside = set(step.gives())
             operands: list[loops.Operand] = []
             scalars: list[tuple[Var, np.dtype]] = []
             where: dict[Var, Layout] = {}
@@ -643,10 +641,7 @@ class NativeProgram:
                 operands.append(
                     loops.Operand(v, lay.dtype, tuple(s // item for s in strides), role, lay)
                 )
-            del inside
-            work = 1
-            for n in step.shape:
-                work *= n
+            work = math.prod(step.shape)
             if work == 0:
                 for v in step.sums:  # a sum of nothing
                     if v in self.needed:
@@ -656,9 +651,8 @@ class NativeProgram:
                 loops.write(step, operands, scalars), where, work * max(1, len(step.equations) // 4)
             )
 
-    def _place_memory(self, end: int) -> None:
+    def _place_memory(self) -> None:
         """Give every value an address: outside memory, or a place in the one block."""
-        outside = {*self.graph.inputs, *self.graph.constants, self.status.root}
         born: dict[Var, int] = {}
         dies: dict[Var, int] = {}
         scratch_of: dict[int, list[Var]] = {}
@@ -681,10 +675,13 @@ class NativeProgram:
         top = 0
         self.offsets: dict[Var, int] = {}
 
+        def bytes_of(v: Var) -> int:
+            lay = fresh(v)
+            return -(-max(lay.size * lay.dtype.itemsize, 1) // ALIGN) * ALIGN
+
         def take(v: Var) -> None:
             nonlocal top
-            lay = fresh(v)
-            size = -(-max(lay.size * lay.dtype.itemsize, 1) // ALIGN) * ALIGN
+            size = bytes_of(v)
             best = None
             for i, (_, room) in enumerate(free):
                 if room >= size and (best is None or room < free[best][1]):
@@ -698,8 +695,7 @@ class NativeProgram:
                     free.append((at + size, room - size))
 
         def give(v: Var) -> None:
-            lay = fresh(v)
-            size = -(-max(lay.size * lay.dtype.itemsize, 1) // ALIGN) * ALIGN
+            size = bytes_of(v)
             at = self.offsets[v]
             for i, (other, room) in enumerate(free):  # join neighbours
                 if other + room == at:
@@ -734,7 +730,6 @@ class NativeProgram:
         self.block_bytes = top
         self.block = np.empty(top + ALIGN, np.uint8)
         self.block_at = -(-self.block.ctypes.data // ALIGN) * ALIGN
-        del outside, end
 
     def address(self, v: Var) -> int | None:
         """The address of a value's memory; None if it changes from call to call."""
@@ -745,11 +740,10 @@ class NativeProgram:
         c = self.graph.constants.get(v)
         if c is not None:
             return c.ctypes.data
-        return self.bound.get(v)
+        return None
 
     def _fill_table(self) -> None:
         self.status_array = np.zeros(1, np.int64)
-        self.bound: dict[Var, int] = {}
         sources = self.sources
         self.tensor_sources = [s for s in sources if s.kind == "tensor"]
         self.other_sources = [s for s in sources if s.kind in ("argument", "grad")]
@@ -876,7 +870,6 @@ class NativeProgram:
                     check(np.asarray(x), v.shape)
                 self._array(v)[...] = x
 
-        run.equation = eq  # type: ignore[attr-defined]
         return run
 
     def _given(self, v: Any) -> Any:
@@ -895,8 +888,7 @@ class NativeProgram:
         at = self.address(root)
         if at is None:
             at = self.now[root]
-        memory = at_address(at + lay.offset, lay)
-        return memory
+        return at_address(at + lay.offset, lay)
 
     # --- running ------------------------------------------------------------------------------------
 
@@ -1001,8 +993,6 @@ def blas_form(plan: Plan, x: Place) -> tuple[int, int, Place]:
 
 def with_own_outputs(graph: Graph) -> Graph:
     """Results that are views, inputs or the same value twice get memory of their own."""
-    from kilograd.compile.layout import _VIEWS
-
     plain: set[Var] = set()
     for eq in graph.equations:
         if eq.fn not in _VIEWS:

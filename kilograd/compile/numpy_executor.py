@@ -115,8 +115,6 @@ class _Writer:
     def equation(self, eq: Equation) -> str:
         if not eq.outs:
             return self.call(eq)
-        if not eq.outs:
-            return self.call(eq)
         if eq.tree is None:
             return f"{eq.outs[0]} = {self.call(eq)}"
         if type(eq.tree) is tuple and all(type(t) is Var for t in eq.tree):

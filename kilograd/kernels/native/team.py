@@ -6,6 +6,8 @@ sleep. While a team works, BLAS is held to one thread: the kernels themselves di
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
 from typing import Any
 
@@ -59,8 +61,6 @@ _pid = 0
 def run(head: np.ndarray, interpret: Any) -> None:
     """Run a program (the head of its table) on all threads, or on this one if the team is at work."""
     global _pid
-    import os
-
     parts = threads.get_num_threads()
     if parts < 2 or not _busy.acquire(blocking=False):
         interpret(head.ctypes.data, 0, 1)
@@ -86,6 +86,4 @@ def run(head: np.ndarray, interpret: Any) -> None:
 
 
 def _value_at(address: int) -> int:
-    import ctypes
-
     return ctypes.c_int64.from_address(address).value

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kilograd.kernels.native.build import FLAGS, SUMS, Kernel
+from kilograd.kernels.native.build import FLAGS, SUMS, Kernel, _text
 
 
 class VectorKernel(Kernel):
@@ -27,12 +26,7 @@ class VectorKernel(Kernel):
 
     def source(self) -> str:
         """Also this file, in which instructions are made."""
-        return super().source() + _text()
-
-
-@functools.lru_cache(maxsize=1)
-def _text() -> str:
-    return Path(__file__).read_text(encoding="utf-8")
+        return super().source() + _text(__file__)
 
 
 def vector(signature: str, *, sums: bool = False) -> Callable[[Callable[..., Any]], VectorKernel]:
