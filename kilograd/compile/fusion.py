@@ -11,6 +11,7 @@ call back into Python.
 from __future__ import annotations
 
 import heapq
+import math
 import operator
 from typing import Any
 
@@ -21,6 +22,17 @@ from kilograd.compile.scalar import F32, F64, FORMS, fusable, kind_of
 
 SUMS = (np.ndarray.sum, np.sum, np.add.reduce)
 MEANS = (np.ndarray.mean, np.mean)
+REDUCES = ("axis", "dtype", "out", "keepdims")  # the order in which NumPy's reductions take these
+
+
+def reduction_of(eq: Equation, default: int | None) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """The arguments of a reduction by name, and its axes (sorted, from 0)."""
+    x = eq.args[0]
+    given = dict(zip(REDUCES, eq.args[1:], strict=False)) | eq.kwargs
+    axis = given.get("axis", default)
+    if axis is None or not x.ndim:
+        return given, tuple(range(x.ndim))
+    return given, tuple(sorted(a % x.ndim for a in (axis if type(axis) is tuple else (axis,))))
 
 
 class Sum:
@@ -41,24 +53,12 @@ class Sum:
         x, out = eq.args[0], eq.outs[0]
         if x.number or x.dtype not in (F32, F64) or out.dtype != x.dtype or not x.size:
             return None
-        names = ("axis", "dtype", "out", "keepdims")
-        given = dict(zip(names, eq.args[1:], strict=False)) | eq.kwargs
-        if not given.keys() <= set(names) or given.get("out") is not None:
+        given, axes = reduction_of(eq, 0 if eq.fn is np.add.reduce else None)
+        if not given.keys() <= set(REDUCES) or given.get("out") is not None:
             return None
         if given.get("dtype") not in (None, x.dtype):
             return None
-        axis = given.get("axis", 0 if eq.fn is np.add.reduce else None)
-        if axis is None:
-            axes = tuple(range(x.ndim))
-        else:
-            axes = (
-                tuple(sorted(a % x.ndim for a in (axis if type(axis) is tuple else (axis,))))
-                if x.ndim
-                else ()
-            )
-        count = 1
-        for a in axes:
-            count *= x.shape[a]
+        count = math.prod([x.shape[a] for a in axes])
         return Sum(eq, x, axes, count if eq.fn in MEANS else 1)
 
 

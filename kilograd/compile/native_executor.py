@@ -25,7 +25,7 @@ import numpy as np
 
 from kilograd.compile import loops
 from kilograd.compile.expand import expanded
-from kilograd.compile.fusion import Step, steps_of
+from kilograd.compile.fusion import REDUCES, Step, reduction_of, steps_of
 from kilograd.compile.graph import (
     Equation,
     Graph,
@@ -350,20 +350,14 @@ class NativeProgram:
     def _lower_reduction(self, plan: Plan, eq: Equation) -> str:
         """A maximum or minimum over axes, or a sum that no loop takes."""
         kind, first = _REDUCTIONS[eq.fn]
-        names = ("axis", "dtype", "out", "keepdims")
-        given = dict(zip(names, eq.args[1:], strict=False)) | eq.kwargs
         x, out = eq.args[0], eq.outs[0]
-        if not set(given) <= {*names, "initial", "where"} or any(
-            given.get(k) is not None for k in ("out", "dtype", "initial", "where")
-        ):
-            return "no native form"
         if not isinstance(x, Var) or x.number or x.dtype not in (F32, F64) or not x.size:
             return "no native form for the dtype"
-        axis = given.get("axis", first)
-        if not x.ndim:
+        given, axes = reduction_of(eq, first)
+        if not x.ndim or not set(given) <= {*REDUCES, "initial", "where"}:
             return "no native form"
-        axes = tuple(range(x.ndim)) if axis is None else axis if type(axis) is tuple else (axis,)
-        axes = tuple(sorted(a % x.ndim for a in axes))
+        if any(given.get(k) is not None for k in ("out", "dtype", "initial", "where")):
+            return "no native form"
         found = kind(plan, Place(self.layouts[x]), axes)
         if found is NotImplemented or out.dtype != x.dtype:
             return "no native form"

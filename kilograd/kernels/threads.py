@@ -32,14 +32,19 @@ _busy = threading.Lock()  # one parallel region at a time; a second caller runs 
 _pool: ThreadPoolExecutor | None = None
 
 
+def cores() -> int:
+    """How many cores this process may use, whatever the environment asks for."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _cores() -> int:
     for variable in ("KILOGRAD_NUM_THREADS", "OMP_NUM_THREADS"):
         first = os.environ.get(variable, "").split(",")[0].strip()  # OpenMP allows a list of levels
         if first.isdigit():
             return max(1, int(first))
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return cores()
 
 
 def _blas_control() -> tuple[Callable[[int], Any], Callable[[], int]] | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.kernels import threads
 from kilograd.kernels.native import build
 from kilograd.kernels.native.build import Generated, Kernel
 
@@ -29,7 +30,7 @@ def compile_all(wanted: Iterable[tuple[Kernel, Any]]) -> None:
     missing = [
         (k, np.dtype(d)) for k, d in dict.fromkeys(wanted) if not build.is_made(k, np.dtype(d))
     ]
-    processes = min(_cores(), len(missing) // WORTH_A_PROCESS + 1)
+    processes = min(threads.cores(), 4, len(missing) // WORTH_A_PROCESS + 1)
     if processes > 1 and build.cache_dir() is not None and sys.executable:
         missing.sort(key=_effort, reverse=True)
         shares = [missing[i::processes] for i in range(processes)]
@@ -41,12 +42,6 @@ def compile_all(wanted: Iterable[tuple[Kernel, Any]]) -> None:
                 helper.wait(timeout=60)
     for kernel, dtype in missing:
         kernel.address(dtype)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), 4)
-    return min(os.cpu_count() or 1, 4)
 
 
 def _effort(what: tuple[Kernel, Any]) -> int:
