@@ -1,4 +1,4 @@
-"""``kilograd train``: from a dataset's name to trained weights, a picture and a table."""
+"""The ``kilograd`` command, and ``kilograd train``: from a dataset's name to trained weights and a picture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 import kilograd as kg
 from kilograd import datasets, nn
+from kilograd.cli.bench.command import bench
 from kilograd.cli.models import MODELS
 from kilograd.functions.sampling import get_rng_state, manual_seed, set_rng_state
 from kilograd.train import checkpoint, loop
@@ -54,6 +55,9 @@ OPTIMIZERS = {
 @click.version_option(kg.__version__, prog_name="kilograd")
 def cli() -> None:
     """kilograd: PyTorch you can read."""
+
+
+cli.add_command(bench)
 
 
 @cli.command()

@@ -1,0 +1,1 @@
+"""``kilograd bench``: kilograd beside PyTorch and JAX, on the machine of whoever asks."""
