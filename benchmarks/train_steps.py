@@ -13,7 +13,7 @@ times, it checks that all compute the same losses.
 
 `floor` is the time that the machine alone would need: the FLOPs of the step's matrix products and
 convolutions at the rate of a 1024³ matrix product measured in the same run, plus the bytes that have to
-move (see `compiled_workloads.Work`) at the rate of `np.copyto` over as many bytes as the step keeps alive,
+move (see `Work` in `kilograd/cli/bench/networks.py`) at the rate of `np.copyto` over as many bytes as the step keeps alive,
 64 MB at most. `x floor` is our time divided by it. It is an estimate: small matrix products do not reach
 the rate of large ones, and what stays in cache within a step moves faster than a copy. The rates are those of
 NumPy, whose BLAS kilograd calls; PyTorch brings its own, which may be quicker: its rate is printed, too.
@@ -28,7 +28,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import platform
 import statistics
@@ -38,11 +37,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from typing import Any
 
 import workloads
-from compiled_workloads import GOALS, WORKLOADS, Workload
+from compiled_workloads import GOALS
+
+from kilograd.cli.bench.networks import WORKLOADS, Workload, disagreements, first_losses
 
 FORMATS = {
     "workload": "<11", "parameters": ">10,", "torch µs": ">10,.1f", "kilograd µs": ">12,.1f",
@@ -173,8 +173,7 @@ def measure(name: str, libraries: dict, gemm: float, args: argparse.Namespace) -
             stack.enter_context(workload.mode())
             try:
                 step = workload.step(compiling(workload.function))
-                libraries[lib].manual_seed(7)  # dropout draws from here
-                first[kind] = [step().reshape(-1).tolist() for _ in range(3)]
+                first[kind] = first_losses(libraries[lib], step)
             except Exception as error:
                 if kind not in ("compiled", "torch.compile"):
                     raise
@@ -197,17 +196,6 @@ def measure(name: str, libraries: dict, gemm: float, args: argparse.Namespace) -
         if "torch" in seconds:
             row["speed-up"] = workloads.ratio(seconds, "torch", ours)
     return row, notes
-
-
-def disagreements(first: dict[str, list[list[float]]]) -> list[str]:
-    """A note for each kind of step whose first three losses are not those of the first kind."""
-    names = list(first)
-    notes = []
-    for kind in names[1:]:
-        pairs = zip(chain(*first[names[0]]), chain(*first[kind]), strict=True)
-        if not all(math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, b in pairs):
-            notes.append(f"losses differ: {names[0]} {first[names[0]]}, {kind} {first[kind]}")
-    return notes
 
 
 # The floor --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The networks that are timed, each written once for both libraries, and the way they are timed.
+"""The networks of the ancestors that are timed, each written once for both libraries.
 
 A workload takes ``lib``, which is ``kilograd`` or ``torch``, and returns a training step without
 arguments: ``zero_grad``, forward, loss, ``backward``, optimizer step. The seed makes initial weights,
@@ -9,23 +9,12 @@ time does not depend on them.
 
 from __future__ import annotations
 
-import gc
 import itertools
-import os
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
-Step = Callable[[], Any]
-
-
-def batches(lib: Any, batch: int, *shape: int, classes: int = 10, count: int = 8) -> Any:
-    """An endless cycle of random inputs and labels."""
-    lib.manual_seed(1)
-    inputs = [lib.rand(batch, *shape) for _ in range(count)]
-    labels = [lib.randint(0, classes, (batch,)) for _ in range(count)]
-    return itertools.cycle(list(zip(inputs, labels, strict=True)))
+from kilograd.cli.bench import timing
+from kilograd.cli.bench.networks import batches, list_of
+from kilograd.cli.bench.timing import Step, alternate, fix_threads, ratio  # noqa: F401 - for the scripts
 
 
 def stepper(model: Any, criterion: Any, optimizer: Any, data: Any) -> Step:
@@ -52,10 +41,6 @@ def basic_mlp(lib: Any) -> Step:
     data = ((x, y.float().unsqueeze(1)) for x, y in list_of(batches(lib, 4, 2, classes=2), 37))
     data = itertools.cycle(list(data))
     return stepper(model, nn.MSELoss(), lib.optim.SGD(model.parameters(), lr=0.1), data)
-
-
-def list_of(cycle: Any, count: int) -> list:
-    return list(itertools.islice(cycle, count))
 
 
 def mnist_mlp(lib: Any) -> Step:
@@ -227,59 +212,9 @@ WORKLOADS = {
 }  # fmt: skip
 
 
-def fix_threads(threads: int) -> None:
-    """The same number of threads for everything; call it before NumPy is imported."""
-    for library in ("KILOGRAD", "OMP", "OPENBLAS", "MKL", "NUMBA", "VECLIB_MAXIMUM"):
-        os.environ[f"{library}_NUM_THREADS"] = str(threads)
-
-
 def libraries(threads: int) -> dict[str, Any]:
     """kilograd, and PyTorch where it is installed."""
-    import kilograd
-
-    found = {"kilograd": kilograd}
-    try:
-        import torch
-    except ImportError:
+    found = timing.libraries(threads)
+    if "torch" not in found:
         print("PyTorch is not installed: timing kilograd alone")
-    else:
-        torch.set_num_threads(threads)
-        found["torch"] = torch
     return found
-
-
-def alternate(
-    steps: dict[str, Step],
-    rounds: int = 15,
-    burst: float = 0.1,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, list[float]]:
-    """Seconds a step, round by round: in each round every library runs for about ``burst`` seconds.
-
-    Turns this short are hit alike by whatever else the machine does, so that the ratio of two libraries
-    within a round means something even where the times do not. ``clock`` may be ``time.process_time``,
-    which stands still while other processes have the processor.
-    """
-    counts = {}
-    for name, step in steps.items():
-        for _ in range(5):
-            step()
-        start = clock()
-        for _ in range(5):
-            step()
-        counts[name] = max(int(burst * 5 / (clock() - start)), 1)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, step in steps.items():
-            gc.collect()
-            start = clock()
-            for _ in range(counts[name]):
-                step()
-            seconds[name].append((clock() - start) / counts[name])
-    return seconds
-
-
-def ratio(seconds: dict[str, list[float]], slow: str = "torch", fast: str = "kilograd") -> float:
-    """How many times faster kilograd is than PyTorch: the median over the rounds."""
-    pairs = zip(seconds[slow], seconds[fast], strict=True)
-    return statistics.median(theirs / ours for theirs, ours in pairs)

@@ -10,9 +10,11 @@ from typing import Any
 import click
 from rich.console import Console
 
-from kilograd.cli.bench import ops, picture
+from kilograd.cli.bench import imports, ops, picture, train
 from kilograd.cli.bench.cases import PARTS, Op
-from kilograd.cli.bench.report import Row, Table, pairs_of, save_json
+from kilograd.cli.bench.networks import WORKLOADS
+from kilograd.cli.bench.report import Table
+from kilograd.cli.bench.rows import Row, pairs_of, save_json
 from kilograd.cli.bench.table import GROUPS, OPS
 from kilograd.cli.bench.timing import TITLES, cores, fix_threads, libraries, machine, versions
 
@@ -34,40 +36,45 @@ class OutputFile(click.Path):
         return path
 
 
-def options(rounds: int, burst: float) -> Callable[[Any], Any]:
-    """The options that all subcommands share, with their defaults."""
+def options(rounds: int, burst: float | None = None) -> Callable[[Any], Any]:
+    """The options that subcommands share, with their defaults; those of bursts where there are any."""
     shared = [
-        click.option(
-            "--threads", type=click.IntRange(min=1), default=None,
-            help="Threads for every library (default: all cores).",
-        ),
         click.option(
             "--rounds", type=click.IntRange(min=1), default=rounds, show_default=True,
             help="Turns of each library; the median counts.",
-        ),
-        click.option(
-            "--burst", type=click.FloatRange(min=0, min_open=True, max=60), default=burst,
-            show_default=True, metavar="SECONDS", help="Length of a turn.",
         ),
         click.option("--json", "json_file", type=OutputFile(), help="Write the figures there."),
         click.option(
             "--picture", "picture_file", type=OutputFile(picture.FORMATS),
             help="Draw the ratios there (.png, .svg or .pdf).",
         ),
-        click.option(
-            "--check/--no-check", default=True, show_default=True,
-            help="Compare the results of the libraries before timing.",
-        ),
     ]  # fmt: skip
+    if burst is not None:
+        shared += [
+            click.option(
+                "--burst", type=click.FloatRange(min=0, min_open=True, max=60), default=burst,
+                show_default=True, metavar="SECONDS", help="Length of a turn.",
+            ),
+            THREADS,
+            click.option(
+                "--check/--no-check", default=True, show_default=True,
+                help="Compare the results of the libraries before timing.",
+            ),
+        ]  # fmt: skip
     return lambda command: functools.reduce(lambda f, option: option(f), reversed(shared), command)
+
+
+THREADS = click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of every library (default: all cores)."
+)
 
 
 class Session:
     """One call of the command: its libraries, its console, its rows and its files."""
 
     def __init__(
-        self, title: str, names: tuple[str, ...], threads: int | None, json_file: Path | None,
-        picture_file: Path | None, **chosen: Any,
+        self, title: str, names: tuple[str, ...], json_file: Path | None,
+        picture_file: Path | None, threads: int | None = None, **chosen: Any,
     ) -> None:  # fmt: skip
         self.console = Console(soft_wrap=True, highlight=False)
         self.threads = threads or cores()
@@ -94,19 +101,61 @@ class Session:
         )
         if len(self.libraries) == 1:
             self.console.print("PyTorch is not installed: timing kilograd alone")
+        if (load := self.machine["load"]) is not None and load > 0.5:
+            self.console.print(
+                f"[yellow]Other programs keep about {load:.1f} cores busy. What waits for all its threads "
+                "at once suffers from that many times over: --threads 1 is disturbed less.[/]"
+            )
 
     def table(
-        self, title: str, kinds: list[str], items: Iterable[Any], measure: Callable[[Any], Row]
-    ) -> None:
+        self, title: str, kinds: list[str], items: Iterable[Any], measure: Callable[[Any], Row],
+        unit: str = " µs",
+    ) -> None:  # fmt: skip
         """Measure the items one by one, print each as it is done, then the summary."""
         items = list(items)
-        with Table(self.console, kinds, len(items), title) as table:
-            for item in items:
-                table.next(item if isinstance(item, str) else item.name)
-                table.add(measure(item))
-        table.summary()
+        try:
+            with Table(self.console, kinds, len(items), title, unit) as table:
+                for item in items:
+                    table.next(item if isinstance(item, str) else item.name)
+                    table.add(measure(item))
+        except ImportError as e:
+            raise click.ClickException(str(e)) from None
+        if unit:
+            table.summary()
         self.rows += table.rows
         self.kinds += [kind for kind in kinds if kind not in self.kinds]
+
+    def ops(
+        self, found: Iterable[Op], rounds: int, burst: float, part: str = "both",
+        check: bool = True, compiled: bool = False,
+    ) -> None:  # fmt: skip
+        """The table of ops."""
+        kinds = ["kilograd", *(["compiled"] if compiled else []), *list(self.libraries)[1:]]
+        self.table(
+            "op", kinds, found,
+            lambda op: ops.measure(op, self.libraries, rounds, burst, part, check, compiled),
+        )  # fmt: skip
+
+    def train(
+        self, names: Iterable[str], rounds: int, burst: float, check: bool = True,
+        compiled: bool = True,
+    ) -> None:  # fmt: skip
+        """The table of training steps; there is no JAX in it."""
+        found = {name: lib for name, lib in self.libraries.items() if name != "jax"}
+        kinds = ["kilograd", *(["compiled"] if compiled else []), *list(found)[1:]]
+        self.table(
+            "training step", kinds, names,
+            lambda name: train.measure(name, found, rounds, burst, check, compiled),
+        )  # fmt: skip
+
+    def imports(self, rounds: int) -> None:
+        """Import times and sizes on disk."""
+        names = list(self.libraries)
+        what = {"import": lambda: imports.import_row(names, rounds)} | {
+            name: functools.partial(imports.size_row, name, needs, names)
+            for name, needs in imports.SIZES.items()
+        }
+        self.table("import", names, what, lambda name: what[name](), unit="")
 
     def finish(self) -> None:
         """Write the files; the exit status is 1 where something was not right."""
@@ -131,24 +180,44 @@ class Session:
             raise click.ClickException(f"not as it should be: {names}")
 
 
-def chosen_ops(groups: tuple[str, ...], only: str | None) -> list[Op]:
-    """The ops of the groups whose name has the substring."""
-    found = [op for group in dict.fromkeys(groups) for op in OPS if op.group == group]
-    if only is None:
-        return found
-    matching = [op for op in found if only.lower() in op.name.lower()]
-    if not matching:
-        names = ", ".join(dict.fromkeys(op.name for op in found))
+def matching(names: list[str], only: str | None, what: str) -> list[str]:
+    """The names that have the substring."""
+    found = [name for name in names if only is None or only.lower() in name.lower()]
+    if not found:
+        there = ", ".join(dict.fromkeys(names))
         raise click.BadParameter(
-            f"no op of {', '.join(groups)} has {only!r} in its name; there are {names}",
-            param_hint="--only",
+            f"no {what} has {only!r} in its name; there are {there}", param_hint="--only"
         )
-    return matching
+    return found
 
 
-@click.group()
-def bench() -> None:
-    """Time kilograd beside PyTorch (and JAX) on this machine."""
+ONLY = click.option("--only", metavar="SUBSTRING", help="Only those with this in their name.")
+
+
+@click.group(invoke_without_command=True)
+@THREADS
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures there.")
+@click.option(
+    "--picture", "picture_file", type=OutputFile(picture.FORMATS), help="Draw the ratios there."
+)
+@click.pass_context
+def bench(context: click.Context, /, **files: Any) -> None:
+    """Time kilograd beside PyTorch (and JAX) on this machine.
+
+    Without a subcommand: a quick run of all three, in one or two minutes.
+    """
+    if context.invoked_subcommand is not None:
+        if given := [name for name, value in files.items() if value is not None]:
+            option = given[0].removesuffix("_file")
+            raise click.UsageError(f"--{option} belongs behind {context.invoked_subcommand}")
+        return
+    session = Session("quick", ("torch", "jax"), **files)
+    session.imports(rounds=2)
+    session.console.print()
+    session.train(WORKLOADS, rounds=3, burst=0.03)
+    session.console.print()
+    session.ops([op for op in OPS if op.group in ("small", "large")], rounds=3, burst=0.003)
+    session.finish()
 
 
 @bench.command("ops")
@@ -156,7 +225,7 @@ def bench() -> None:
     "--group", "groups", type=click.Choice(GROUPS), multiple=True, default=("small", "large"),
     show_default=True, help="Which ops; may be given several times.",
 )  # fmt: skip
-@click.option("--only", metavar="SUBSTRING", help="Only ops with this in their name.")
+@ONLY
 @click.option(
     "--part", type=click.Choice(PARTS), default="both", show_default=True,
     help="Time the forward pass, the backward pass, or both together.",
@@ -172,14 +241,45 @@ def bench_ops(
         raise click.BadParameter(
             "a backward pass is compiled with its forward", param_hint="--part"
         )
-    found = chosen_ops(groups, only)
+    found = [op for group in dict.fromkeys(groups) for op in OPS if op.group == group]
+    names = set(matching([op.name for op in found], only, f"op of {', '.join(groups)}"))
     session = Session(
         "ops", ("torch", "jax"), groups=groups, only=only, part=part, compiled=compiled,
         rounds=rounds, burst=burst, check=check, **files,
     )  # fmt: skip
-    kinds = ["kilograd", *(["compiled"] if compiled else []), *list(session.libraries)[1:]]
-    session.table(
-        "op", kinds, found,
-        lambda op: ops.measure(op, session.libraries, rounds, burst, part, check, compiled),
+    session.ops(
+        [op for op in found if op.name in names], rounds, burst, part, check, compiled
     )  # fmt: skip
+    session.finish()
+
+
+@bench.command("train")
+@ONLY
+@click.option("--eager", is_flag=True, help="Without kg.compile.")
+@options(rounds=9, burst=0.1)
+def bench_train(
+    only: str | None, eager: bool, rounds: int, burst: float, check: bool, **files: Any
+) -> None:
+    """Whole training steps of nine networks, eager and compiled."""
+    names = matching(list(WORKLOADS), only, "network")
+    session = Session(
+        "train",
+        ("torch",),
+        only=only,
+        eager=eager,
+        rounds=rounds,
+        burst=burst,
+        check=check,
+        **files,
+    )
+    session.train(names, rounds, burst, check, not eager)
+    session.finish()
+
+
+@bench.command("import")
+@options(rounds=7)
+def bench_import(rounds: int, **files: Any) -> None:
+    """Seconds of an import beyond NumPy's, in fresh processes, and megabytes on disk."""
+    session = Session("import", ("torch", "jax"), rounds=rounds, **files)
+    session.imports(rounds)
     session.finish()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from kilograd.cli.bench.cases import Case, JaxCase, Op, differences
-from kilograd.cli.bench.report import Row
-from kilograd.cli.bench.timing import TITLES, Step, alternate
+from kilograd.cli.bench.rows import Row
+from kilograd.cli.bench.timing import TITLES, Step
 from kilograd.compile import compile
 
 
@@ -26,8 +25,7 @@ def measure(
             steps[name] = case.step(part)
         except Exception as error:  # another version of a library may lack an op
             if name != "jax":
-                line = (str(error).splitlines() or [""])[0]
-                row.notes.append(f"{TITLES[name]}: {type(error).__name__}: {line}")
+                row.error(TITLES[name], error)
                 row.failed |= name == "kilograd"
             continue
         if name == "kilograd":
@@ -41,9 +39,5 @@ def measure(
             elif notes:
                 row.notes += notes
                 row.failed = True
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="kg.compile"
-        )  # what it leaves to Python runs there
-        row.seconds = alternate(steps, rounds, burst)
+    row.time(steps, rounds, burst)
     return row

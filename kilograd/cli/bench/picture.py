@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kilograd.cli.bench.report import Row, ratio_title
+from kilograd.cli.bench.rows import Row, ratio_title
 from kilograd.cli.bench.timing import TITLES
 from kilograd.train.checkpoint import atomic_write
 

@@ -1,72 +1,26 @@
-"""What was measured: a row at a time as a line of a table, all of them as a summary and as JSON."""
+"""What was measured, as a table: a row at a time, and a summary at the end."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kilograd.cli.bench.timing import TITLES, ratio
-from kilograd.train.checkpoint import atomic_write
+from kilograd.cli.bench.rows import Row, pairs_of, ratio_title
+from kilograd.cli.bench.timing import TITLES
 
 SLOW = 0.5  # a ratio below it counts as slow
-
-
-@dataclass
-class Row:
-    """One op, network or import: seconds of each kind, round by round."""
-
-    group: str
-    name: str
-    size: str
-    seconds: dict[str, list[float]]
-    notes: list[str] = field(default_factory=list)
-    failed: bool = False  # kilograd could not do it, or the libraries disagree
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def ratio(self, theirs: str, ours: str = "kilograd") -> float | None:
-        """How many times faster we are; None where one of both was not timed."""
-        if theirs in self.seconds and ours in self.seconds:
-            return ratio(self.seconds, theirs, ours)
-        return None
-
-    @property
-    def uneven(self) -> bool:
-        """Whether rounds differ so much that something else must have had the processor."""
-        return any(statistics.median(s) > 1.5 * min(s) for s in self.seconds.values())
-
-    def as_dict(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """The row for JSON, times in microseconds."""
-        ratios = {f"{theirs}/{ours}": self.ratio(theirs, ours) for theirs, ours in pairs}
-        return {
-            "group": self.group,
-            "name": self.name,
-            "size": self.size,
-            "us": {kind: statistics.median(s) * 1e6 for kind, s in self.seconds.items()},
-            "best_us": {kind: min(s) * 1e6 for kind, s in self.seconds.items()},
-            "ratio": {pair: value for pair, value in ratios.items() if value is not None},
-            "notes": self.notes,
-            **self.extra,
-        }
-
-
-def pairs_of(kinds: Sequence[str]) -> list[tuple[str, str]]:
-    """Which ratios are shown: every other library to each of our own kinds."""
-    ours = [kind for kind in ("kilograd", "compiled") if kind in kinds]
-    return [(kind, own) for kind in kinds if kind not in ours for own in ours]
 
 
 class Table:
     """A table that is printed line by line, as it is measured, with a progress bar in a terminal."""
 
-    def __init__(self, console: Console, kinds: Sequence[str], total: int, title: str) -> None:
+    def __init__(
+        self, console: Console, kinds: Sequence[str], total: int, title: str, unit: str = " µs"
+    ) -> None:
         self.console, self.kinds, self.pairs = console, list(kinds), pairs_of(kinds)
         self.rows: list[Row] = []
         self.group = ""
@@ -75,12 +29,14 @@ class Table:
             console=console, disable=not console.is_terminal, transient=True,
         )  # fmt: skip
         self.task = self.progress.add_task(title, total=total)
-        self.title = title
+        self.title, self.unit = title, unit
 
     def __enter__(self) -> Table:
         self.progress.start()
-        heads = [f"{TITLES[kind]} µs" for kind in self.kinds]
-        line = f"{self.title:25} {'size':27}" + "".join(f"{head:>15}" for head in heads)
+        heads = [f"{TITLES[kind]}{self.unit}" for kind in self.kinds]
+        line = f"{self.title:25} {'size' if self.unit else 'unit':27}" + "".join(
+            f"{head:>15}" for head in heads
+        )
         line += "".join(f"{ratio_title(*pair):>18}" for pair in self.pairs)
         self.console.print(f"[bold]{escape(line.rstrip())}[/]")
         return self
@@ -99,8 +55,9 @@ class Table:
             self.group = row.group
         line = escape(f"{shortened(row.name, 25):25} {shortened(row.size, 27):27}")
         for kind in self.kinds:
-            seconds = row.seconds.get(kind)
-            line += f"{statistics.median(seconds) * 1e6:>15,.1f}" if seconds else f"{'-':>15}"
+            values = row.values.get(kind)
+            value = statistics.median(values) * row.scale[1] if values else None
+            line += f"{'-':>15}" if value is None else f"{value:>15,.1f}"
         for pair in self.pairs:
             line += coloured(row.ratio(*pair), 18)
         line += "".join(f"  [yellow]{escape(note)}[/]" for note in row.notes)
@@ -137,11 +94,6 @@ class Table:
             )
 
 
-def ratio_title(theirs: str, ours: str) -> str:
-    """What a ratio is called in the table and under the picture."""
-    return f"{TITLES[theirs]}/{TITLES[ours]}"
-
-
 def coloured(value: float | None, width: int) -> str:
     """A ratio in green, yellow or red."""
     if value is None:
@@ -153,9 +105,3 @@ def coloured(value: float | None, width: int) -> str:
 def shortened(text: str, width: int) -> str:
     """The text, or its beginning and an ellipsis."""
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def save_json(path: Path, report: dict[str, Any]) -> None:
-    """Write the report; an older file stays whole until the new one is."""
-    with atomic_write(path) as f:
-        f.write((json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())

@@ -56,6 +56,7 @@ def machine(threads: int) -> dict[str, Any]:
         "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # before we begin
     }
 
 
@@ -93,7 +94,7 @@ def calls_in(burst: float, step: Step, clock: Callable[[], float] = time.perf_co
             step()
         seconds = clock() - start
         if seconds > burst / 4:
-            return max(int(count * burst / seconds), 1)
+            return max(round(count * burst / seconds), 1)
         count *= 2
 
 
