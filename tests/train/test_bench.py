@@ -114,6 +114,12 @@ def test_everything(tmp_path, monkeypatch):
     assert [row["group"] for row in rows] == ["import"] * 3 + ["train"] + ["small"] * 2
 
 
+def test_a_long_table_names_the_lowest_ratios():
+    pytest.importorskip("torch")
+    r = run("ops", "--only", "m", "--group", "small", *QUICK)
+    assert r.exit_code == 0 and "the lowest:" in r.output
+
+
 def test_without_pytorch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     table = tmp_path / "ops.json"

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+import kilograd as kg
 from kilograd.cli.bench import imports, ops, picture, train
 from kilograd.cli.bench.cases import PARTS, Op
 from kilograd.cli.bench.networks import WORKLOADS
@@ -103,9 +104,11 @@ class Session:
             self.console.print("PyTorch is not installed: timing kilograd alone")
         if (load := self.machine["load"]) is not None and load > 0.5:
             self.console.print(
-                f"[yellow]Other programs keep about {load:.1f} cores busy. What waits for all its threads "
-                "at once suffers from that many times over: --threads 1 is disturbed less.[/]"
+                f"[yellow]In the last minute about {load:.1f} cores were busy. Other programs disturb most what "
+                "waits for all its threads at once, so that ratios may be far off: --threads 1 suffers less.[/]"
             )
+        if (actual := kg.get_num_threads()) != self.threads:
+            self.console.print(f"[yellow]kilograd itself uses {actual} thread(s).[/]")
 
     def table(
         self, title: str, kinds: list[str], items: Iterable[Any], measure: Callable[[Any], Row],

@@ -27,6 +27,7 @@ class Table:
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             console=console, disable=not console.is_terminal, transient=True,
+            auto_refresh=False,  # a thread that draws while we measure would be measured
         )  # fmt: skip
         self.task = self.progress.add_task(title, total=total)
         self.title, self.unit = title, unit
@@ -46,7 +47,7 @@ class Table:
 
     def next(self, name: str) -> None:
         """Say what is measured now."""
-        self.progress.update(self.task, description=escape(f"{name:25.25}"))
+        self.progress.update(self.task, description=escape(f"{name:25.25}"), refresh=True)
 
     def add(self, row: Row) -> None:
         """Print a row that has been measured."""
@@ -81,12 +82,10 @@ class Table:
                     f"{slow} of {len(values)} below {SLOW:g}"
                 )
             if len(found) > worst:
-                lowest = sorted(found, key=lambda pair: pair[1])[:worst]
-                names = ", ".join(
-                    f"{escape(f'{row.name} [{row.group}]')}{coloured(value, 5)}"
-                    for row, value in lowest
-                )
-                self.console.print(f"  the lowest: {names}")
+                self.console.print("  the lowest:")
+                for row, value in sorted(found, key=lambda pair: pair[1])[:worst]:
+                    name = escape(f"{row.name:25} {row.size} [{row.group}]")
+                    self.console.print(f"    {coloured(value, 5)}  {name}")
         if uneven := sum(row.uneven for row in self.rows):
             self.console.print(
                 f"[yellow]{uneven} of {len(self.rows)} rows have uneven times: is the machine busy "
