@@ -10,6 +10,8 @@ tensor([2., 4., 6.])
 
 import warnings as _warnings
 from math import e, inf, nan, pi
+from os import environ as _environ
+from typing import Any as _Any
 
 __version__ = "0.1.0"
 
@@ -61,11 +63,33 @@ from kilograd.dtypes import (
 )
 from kilograd.functions import *
 from kilograd.functions import special
+from kilograd.kernels.kernel import LARGE as _LARGE
+from kilograd.kernels.kernel import simply as _simply
 from kilograd.kernels.threads import get_num_threads, set_num_threads
 from kilograd.printing import set_printoptions
 from kilograd.random import Generator, default_generator, fork_rng
 from kilograd.size import Size, device
 from kilograd.tensor import Tensor
+
+
+def _run_large(fn: _Any, args: _Any, options: _Any, writes: _Any = False) -> _Any:
+    """The first op on a large array: bring in the compiler, if native code can be had."""
+    from kilograd.kernels.native import build
+
+    _LARGE.run = _simply
+    if not build.available():
+        _LARGE.limit = inf
+    else:
+        from kilograd.compile import eager
+
+        _LARGE.run = eager.run
+    return _LARGE.run(fn, args, options, writes)
+
+
+if _environ.get("KILOGRAD_EAGER", "native").lower() == "numpy":
+    _LARGE.limit = inf
+else:
+    _LARGE.run = _run_large
 
 
 def __getattr__(name: str) -> object:

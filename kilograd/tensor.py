@@ -27,7 +27,7 @@ from kilograd.autograd.handle import RemovableHandle
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import DtypeError, GradError, ShapeError, explain
 from kilograd.indexing import as_index, in_two_steps
-from kilograd.kernels.kernel import CHANGES, TRACE, as_one_step
+from kilograd.kernels.kernel import CHANGES, LARGE, TRACE, as_one_step
 from kilograd.ops import elementwise as ew
 from kilograd.ops import index as index_ops
 from kilograd.ops import linalg as linalg_ops
@@ -482,12 +482,15 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
     arrays: list[Any] = []
     cells: list[list[int] | None] = []
     edges: list[Edge | None] = []
-    needs, bit = 0, 1
+    needs, bit, most = 0, 1, 0
     for a in args:
         if isinstance(a, Tensor):
             if a._view is not None and a._view_seen != a._cell[0]:
                 a._refresh()
-            arrays.append(a.array)
+            array = a.array
+            arrays.append(array)
+            if array.size > most:
+                most = array.size
             cells.append(a._cell)
             edge: Edge | None = a._node
             if edge is None and a._leaf:
@@ -501,7 +504,11 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
             edges.append(None)
         bit += bit
     try:
-        y = op.forward(*arrays, **options)
+        most *= op.weight
+        if most < LARGE.limit or op.view:
+            y = op.forward(*arrays, **options)
+        else:
+            y = LARGE.run(op.forward, arrays, options)
     except Exception as e:
         try:
             y = as_one_step(op.forward, tuple(arrays), options, op.name, e)
@@ -530,6 +537,7 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
         out._cell = cell = [0]
     if needs and mode.grad and op.differentiable and y.dtype.kind in "fc":
         out._node = node = record(op, arrays, cells, edges, needs, y, cell, residuals, options)
+        node.large = most >= LARGE.limit or y.size * op.weight >= LARGE.limit
         if mode.retain or mode.anomaly:
             _remember(node, out, mode)
         for a in args:
@@ -552,6 +560,7 @@ def _several(
     mode = MODE.get()
     if needs and mode.grad and op.differentiable:
         node = record(op, arrays, cells, edges, needs, y, None, residuals, options)
+        node.large = any(getattr(a, "size", 0) * op.weight >= LARGE.limit for a in arrays)
         for i, out in enumerate(outs):
             if out.array.dtype.kind in "fc":
                 out._node = Pick(node, i)

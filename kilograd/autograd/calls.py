@@ -180,7 +180,7 @@ def grad(
                     )
                 g = driver.tensor_of(np.zeros_like(t.array), None) if materialize_grads else None
             elif not create_graph:
-                g = driver.tensor_of(g if g.base is None else g.copy(), None)
+                g = driver.tensor_of(g, None)  # perhaps a view of what it was made of, as PyTorch's
             if g is not None and is_leaf and t._hooks is not None:
                 hooked = call_hooks(t._hooks, g if create_graph else g.array, create_graph)
                 g = hooked if create_graph else driver.tensor_of(hooked, None)

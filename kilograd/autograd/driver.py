@@ -22,7 +22,8 @@ import numpy as np
 from kilograd.autograd.anomaly import check_nan
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import GradError, ShapeError
-from kilograd.kernels.kernel import as_one_step
+from kilograd.kernels.kernel import LARGE, as_one_step
+from kilograd.kernels.memory import is_own
 from kilograd.ops.op import Op, Plan
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ Edge: TypeAlias = "Node | Tensor"  # where a gradient goes: an operation, or a l
 Array: TypeAlias = Any  # an ndarray, or with create_graph a Tensor
 
 ticks = count()
+_NO_OPTIONS: dict[str, Any] = {}
 tensor_of: Any = None  # how to make a Tensor: set by tensor.py, which stands on this file
 STRICT = False  # on in tests: a rule must keep dtype, and give a shape that reduces to its input's
 
@@ -40,7 +42,7 @@ class Node:
     """One recorded operation (what ``tensor.grad_fn`` shows)."""
 
     __slots__ = (
-        "__weakref__", "cells", "dtype", "hooks", "inputs", "kept", "made_at", "op",
+        "__weakref__", "cells", "dtype", "hooks", "inputs", "kept", "large", "made_at", "op",
         "order", "plan", "retain", "seen", "shape",
     )  # fmt: skip
 
@@ -56,6 +58,7 @@ class Node:
         self.dtype = dtype
         self.order = next(ticks)
         self.seen = 0
+        self.large = False  # whether its arrays are worth a native program
         self.hooks: dict[int, Callable[[Tensor], Tensor | None]] | None = None
         self.retain: weakref.ref[Tensor] | None = None
         self.made_at: str | None = None
@@ -80,9 +83,13 @@ class Node:
                 return self._through_composition(g)
             kept = self._as_tensors(kept)
         inputs, result = self.inputs, []
+        native = self.large and not create_graph
         for where, rule, pick in self.plan.rules:
             try:
-                share = rule(g, *pick(kept))
+                if native:
+                    share = LARGE.run(rule, (g, *pick(kept)), _NO_OPTIONS)
+                else:
+                    share = rule(g, *pick(kept))
             except Exception as e:
                 share = as_one_step(rule, (g, *pick(kept)), {}, f"{self.op.name}_gradient", e)
             if type(where) is int:
@@ -241,6 +248,12 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
     return g.sum(axis=axes, keepdims=True).reshape(shape)
 
 
+def _summed(g: Array, shape: tuple[int, ...]) -> Array:
+    if g.size < LARGE.limit:
+        return unbroadcast(g, shape)
+    return LARGE.run(unbroadcast, (g, shape), _NO_OPTIONS)
+
+
 def run(
     seeds: list[tuple[Edge, Array]],
     *,
@@ -294,7 +307,7 @@ def run(
             check_nan(node, shares)
         if not retain_graph:
             node.release()
-        separate = node.plan is not None and not node.plan.joint
+        joint = node.plan is None or node.plan.joint
         for edge, share in shares:
             if useful is not None and edge not in useful:
                 continue
@@ -306,9 +319,9 @@ def run(
                 or share.dtype is not like.dtype
             ):
                 share, ours = fitted(share, like, create_graph)
-            elif separate and share is not g and share.base is None:
-                # a new array of the rule's, unless it handed out what it was given
-                ours = True
+            elif share is not g and is_own(share) and node.plan is not None:
+                # a new array of the rule's, unless it handed out what it was given, or one to two
+                ours = not joint or sum([s is share for _, s in shares]) == 1
                 for value in kept:  # type: ignore[union-attr]
                     if value is share:
                         ours = False
@@ -318,12 +331,12 @@ def run(
                 if ours:
                     owned.add(edge)
             elif create_graph or edge not in owned or type(before) is not type(share):
-                grads[edge] = total = before + share
+                grads[edge] = total = (before + share) if create_graph else added(before, share)
                 if not create_graph:
                     grads[edge] = np.asarray(total) if isinstance(total, np.generic) else total
                     owned.add(edge)
             else:
-                np.add(before, share, out=before)
+                add_to(before, share)
     if wanted is None:
         return grads, owned
     captured.update((e, g) for e, g in grads.items() if e in wanted)
@@ -336,7 +349,7 @@ def fitted(share: Array, like: Any, create_graph: bool) -> tuple[Array, bool]:
     if share.shape != like.shape:
         if STRICT:
             _check_fits(share, like)
-        share = unbroadcast(share, like.shape)
+        share = unbroadcast(share, like.shape) if create_graph else _summed(share, like.shape)
         fresh = True
     if create_graph:
         return (share if share.array.dtype == like.dtype else share.to(like.dtype)), False
@@ -388,15 +401,35 @@ def call_hooks(hooks: dict[int, Any], g: Array, create_graph: bool) -> Array:
     return g
 
 
+def _sized(fn: Callable[..., Any], writes: bool = False) -> Callable[..., Any]:
+    """A function of arrays that is run natively where they are large."""
+
+    def run(*args: Any) -> Any:
+        if getattr(args[0], "size", 0) < LARGE.limit:
+            return fn(*args)
+        return LARGE.run(fn, args, _NO_OPTIONS, writes)
+
+    return run
+
+
+def _add_to(a: Array, b: Array) -> None:
+    np.add(a, b, out=a)
+
+
+copied = _sized(lambda x: x.copy())
+added = _sized(lambda a, b: a + b)
+add_to = _sized(_add_to, writes=True)
+
+
 def accumulate(tensor: Tensor, g: Array, *, owned: bool, create_graph: bool) -> None:
     """Add to ``tensor.grad``; the first gradient becomes it (copied unless it is ours)."""
     old = tensor.grad
     if create_graph:
         tensor.grad = g if old is None else old + g
     elif old is None:
-        tensor.grad = tensor_of(g if owned else g.copy(), None)
+        tensor.grad = tensor_of(g if owned else copied(g), None)
     elif old.requires_grad:
         tensor.grad = tensor_of(old.array + g, None)
     else:
-        np.add(old.array, g, out=old.array)
+        add_to(old.array, g)
         old._cell[0] += 1

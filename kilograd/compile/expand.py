@@ -18,6 +18,7 @@ from kilograd.compile.graph import Equation, Graph, Var
 from kilograd.compile.scalar import F32, F64, FORMS, Form
 from kilograd.kernels import activation, losses, special
 
+LONG = 4096  # elements from which a scalar product is a loop with a sum
 EXPANSIONS: dict[Any, Callable[..., Any]] = {}
 
 for _fn, _name in ((special.erf, "erf"), (special.erfc, "erfc")):
@@ -93,6 +94,9 @@ def expanded(graph: Graph) -> Graph:
     """The graph with its elementwise kernels taken apart."""
     equations: list[Equation] = []
     for eq in graph.equations:
+        if eq.fn in (np.dot, np.ndarray.dot) and _long_vectors(eq):
+            equations += _summed(eq)
+            continue
         rule = EXPANSIONS.get(eq.fn)
         arrays = [a for a in eq.args if isinstance(a, Var)]
         if rule is None or not arrays or any(a.dtype not in (F32, F64) or a.number for a in arrays):
@@ -113,6 +117,24 @@ def expanded(graph: Graph) -> Graph:
             made.outs = (names.get(made.outs[0], made.outs[0]),)
             equations.append(made)
     return graph.with_equations(equations)
+
+
+def _long_vectors(eq: Equation) -> bool:
+    """Whether a product is the scalar product of two vectors that BLAS would leave to one core."""
+    return len(eq.args) == 2 and all(
+        isinstance(x, Var) and x.ndim == 1 and x.size > LONG and x.dtype == eq.outs[0].dtype
+        for x in eq.args
+    )
+
+
+def _summed(eq: Equation) -> list[Equation]:
+    """A scalar product as the sum of products."""
+    a, b = eq.args
+    products = Var(f"{eq.outs[0].name}_products", a.shape, a.dtype)
+    return [
+        Equation((products,), np.multiply, (a, b), {}, eq.line),
+        Equation(eq.outs, np.add.reduce, (products,), {}, eq.line),
+    ]
 
 
 def _where(c: Symbol, a: Any, b: Any) -> Symbol:

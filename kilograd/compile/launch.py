@@ -42,7 +42,7 @@ def _finds_pointers() -> bool:
         return False
 
 
-_QUICK = _finds_pointers()
+QUICK = _finds_pointers()
 
 
 class Kept:
@@ -160,6 +160,7 @@ class Entry:
             ctypes.PYFUNCTYPE if native.work < 1 << 18 else ctypes.CFUNCTYPE
         )  # short: keep the GIL
         self.run = kind(None, ctypes.c_void_p)(ALONE.address(np.float32))
+        self.at = self.head.ctypes.data
 
 
 def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
@@ -172,7 +173,7 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
     guards = program.guards
     if program.backward is not None or (native.fallible and program.generators):
         return None
-    if any(s.kind == "grad" for s in program.sources) or not _QUICK:
+    if any(s.kind == "grad" for s in program.sources) or not QUICK:
         return None
     if guards.grads or guards.grad_at_start or guards.same or guards.writes_arguments:
         return None

@@ -3,7 +3,8 @@
 The index space is collapsed to as few dimensions as the strides of all operands allow; sizes and
 strides stay arguments, so that one kernel serves every size. What is fixed in the source is the
 number of dimensions and how each operand walks along the innermost one: by one, not at all, or by a
-step. Sums are collected in a register along the innermost dimension and added to memory outside.
+step. Sums are collected in a register along the innermost dimension and added to memory outside. Where
+several threads share a loop, sums over what they share are collected in a slot for each thread first.
 """
 
 from __future__ import annotations
@@ -42,6 +43,14 @@ class Operand(NamedTuple):
     where: Any = None  # its place in memory: what is written where it was read has one pointer
 
 
+class Partial(NamedTuple):
+    """A sum of which each thread gives a part: where they lie, and what makes one of them."""
+
+    slots: Var  # (threads, count)
+    out: Var
+    divisor: float
+
+
 class Loop(NamedTuple):
     """A kernel, and what its arguments are: numbers, or (operand, "address")."""
 
@@ -49,6 +58,7 @@ class Loop(NamedTuple):
     dtype: np.dtype
     args: list[Any]
     divides: bool
+    partial: list[Partial]
 
 
 def collapsed(
@@ -70,19 +80,24 @@ def collapsed(
     return sizes, steps
 
 
-def write(step: Step, operands: list[Operand], scalars: list[tuple[Var, np.dtype]]) -> Loop:
+def write(
+    step: Step, operands: list[Operand], scalars: list[tuple[Var, np.dtype]], threads: int = 1
+) -> Loop:
     """The kernel of a fused loop.
 
-    ``operands`` are arrays over the index space; ``scalars`` are 0-d values it reads.
+    ``operands`` are arrays over the index space; ``scalars`` are 0-d values it reads; ``threads``: so
+    many may share its sums.
     """
     sizes, strides = collapsed(step.shape, [o.strides for o in operands])
     if not sizes:
         sizes, strides = [1], [[0] for _ in operands]
-    return _Writer(step, operands, scalars, sizes, strides).loop()
+    return _Writer(step, operands, scalars, sizes, strides, threads).loop()
 
 
 class _Writer:
-    def __init__(self, step: Step, operands: Any, scalars: Any, sizes: Any, strides: Any) -> None:
+    def __init__(
+        self, step: Step, operands: Any, scalars: Any, sizes: Any, strides: Any, threads: int
+    ) -> None:
         self.step = step
         self.operands = operands
         self.scalars = scalars
@@ -93,6 +108,8 @@ class _Writer:
         self.prelude: list[str] = []  # constants
         self.constants: dict[Any, str] = {}
         self.names: dict[Var, tuple[str, np.dtype]] = {}
+        self.threads = threads
+        self.partial: list[Partial] = []
 
     def argument(self, value: Any) -> str:
         self.args.append(value)
@@ -119,6 +136,8 @@ class _Writer:
         totals = {id(o) for o, s in sums if not any(s)}
         in_rows = {id(o) for o, s in sums if s[inner] == 0 and any(s) and all(s[:inner])}
         divides = all(id(o) in in_rows for o, _ in sums)
+        self.shared = not divides and self._worth_sharing(sums, in_rows)
+        divides = divides or self.shared
         for d, n in enumerate(self.sizes):
             self.line(1, f"n{d} = {self.argument(n)}")
         names: dict[int, str] = {}
@@ -128,6 +147,9 @@ class _Writer:
                 names[id(o)] = read[o.where]
                 continue
             name = names[id(o)] = f"{ {'load': 'x', 'store': 'y', 'sum': 'z'}[o.role] }{k}"
+            if self.shared and o.role == "sum" and id(o) not in in_rows:
+                self._slots(o, name, id(o) in totals, s)
+                continue
             self.line(1, f"{name} = {LOADS[o.dtype]}_at({self.argument((o.var, 'address'))})")
             if o.role == "load" and o.where is not None:
                 read[o.where] = name
@@ -143,14 +165,20 @@ class _Writer:
             z = names[id(o)]
             if id(o) in totals:
                 self.line(1, f"{z}_total = f64(0)")
-            elif id(o) not in in_rows:
-                count = int(np.prod([n for n, st in zip(self.sizes, s, strict=True) if st]))
-                self.line(1, f"{z}_count = {self.argument(count)}")
+            elif id(o) not in in_rows and not self.shared:
+                self.line(1, f"{z}_count = {self.argument(self._count(s))}")
                 self.line(1, f"for j in range({z}_count):")
                 self.line(2, f"{z}[j] = {CODES[o.dtype]}(0)")
-        self._nest(0, {}, names, sums, totals, in_rows, divides)
+        starts = {id(o): f"{names[id(o)]}_slot" for o, s in sums if self.shared and any(s)
+                  and id(o) not in in_rows}  # fmt: skip
+        self._nest(0, starts, names, sums, totals, in_rows, divides)
         for o, _ in sums:
             z, total = names[id(o)], self._sum(o)
+            if self.shared and id(o) not in in_rows:
+                if id(o) in totals:
+                    self.line(1, "if part < slots:")
+                    self.line(2, f"{z}[part * 8] = {z}_total")
+                continue
             scale = f" * {self.number(1.0 / total.divisor, o.dtype)}" if total.divisor != 1 else ""
             if id(o) in totals:
                 scale = f" / {self.number(total.divisor, F64)}" if total.divisor != 1 else ""
@@ -162,7 +190,46 @@ class _Writer:
         name = "_".join(w for w in dict.fromkeys(words) if w.isidentifier())[:48].strip("_")
         name = f"loop_{name}".rstrip("_")
         text = f"def {name}(a, part, parts):\n" + "\n".join(self.prelude + self.lines) + "\n"
-        return Loop(Generated(name, text), self._dtype(), self.args, divides)
+        return Loop(Generated(name, text), self._dtype(), self.args, divides, self.partial)
+
+    def _count(self, strides: list[int]) -> int:
+        """How many sums an operand of the role "sum" has."""
+        return int(np.prod([n for n, s in zip(self.sizes, strides, strict=True) if s]))
+
+    def _worth_sharing(self, sums: Any, in_rows: Any) -> bool:
+        """Whether threads gain by summing into slots of their own that are then added up."""
+        count = sum(self._count(s) for o, s in sums if id(o) not in in_rows and any(s))
+        whole = int(np.prod(self.sizes))
+        first = self.sizes[0] if len(self.sizes) > 1 else whole // ROW
+        return self.threads > 1 and first >= 4 * self.threads and 16 * count * self.threads <= whole
+
+    def _slots(self, o: Operand, name: str, total: bool, strides: list[int]) -> None:
+        """Each thread sums into a place of its own; those of threads that are not there are zero."""
+        count = 8 if total else self._count(strides)  # 8: threads do not write to one cache line
+        dtype = F64 if total else o.dtype
+        var = Var(f"{o.var.name}_parts", (self.threads, count), dtype)
+        self.partial.append(Partial(var, o.var, float(self._sum(o).divisor)))
+        if len(self.partial) == 1:
+            self.line(1, f"slots = {self.argument(self.threads)}")
+            self.line(1, "used = min(parts, slots)")
+        self.line(1, f"{name} = {CODES[dtype]}_at({self.argument((var, 'address'))})")
+        self.line(1, f"{name}_count = {self.argument(count)}")
+        self.line(1, f"{name}_slot = part * {name}_count")
+        self.line(1, "for q in range(part, slots, parts):")
+        self.line(2, f"for j in range(q * {name}_count, (q + 1) * {name}_count):")
+        self.line(3, f"{name}[j] = {CODES[dtype]}(0)")
+        rank = len(self.sizes)
+        for d in range(rank):
+            if strides[d] != 0 and not (d == rank - 1 and strides[d] == 1):
+                self.line(1, f"{name}_{d} = {self.argument(strides[d])}")
+
+    def _share(self, depth: int, n: str) -> None:
+        """This thread's part of a loop, as lo and hi."""
+        if self.shared:  # there may be more threads now than there are slots
+            self.line(depth, f"lo, hi = share({n}, min(part, used), used)")
+            self.line(depth, f"hi = min(hi, {n})")
+        else:
+            self.line(depth, f"lo, hi = share({n}, part, parts)")
 
     def _dtype(self) -> np.dtype:
         """Which versions of exp, tanh … the loop calls."""
@@ -183,7 +250,7 @@ class _Writer:
         if d == inner:
             return self._innermost(d, depth, offsets, names, sums, totals, in_rows, divides)
         if d == 0 and divides:
-            self.line(depth, "lo, hi = share(n0, part, parts)")
+            self._share(depth, "n0")
             self.line(depth, "for i0 in range(lo, hi):")
         else:
             self.line(depth, f"for {index} in range(n{d}):")
@@ -221,7 +288,12 @@ class _Writer:
         single = d == 0
         rows = single and totals
         if rows:  # one long sum: by rows
-            self.line(depth, f"for start in range(0, n0, {ROW}):")
+            if self.shared:
+                self.line(depth, f"rows = (n0 + {ROW - 1}) // {ROW}")
+                self._share(depth, "rows")
+                self.line(depth, f"for start in range(lo * {ROW}, min(hi * {ROW}, n0), {ROW}):")
+            else:
+                self.line(depth, f"for start in range(0, n0, {ROW}):")
             depth += 1
             self.line(depth, f"stop = min(start + {ROW}, n0)")
         for o, s in sums:
@@ -230,7 +302,7 @@ class _Writer:
         if rows:
             self.line(depth, f"for {index} in range(start, stop):")
         elif single and divides:
-            self.line(depth, "lo, hi = share(n0, part, parts)")
+            self._share(depth, "n0")
             self.line(depth, f"for {index} in range(lo, hi):")
         else:
             self.line(depth, f"for {index} in range(n{d}):")
@@ -253,13 +325,15 @@ class _Writer:
             if v in self.step.sums:
                 continue
             self.line(depth + 1, f"t{t} = {expression(eq, known, self.number)}")
-            known[v] = (f"t{t}", kind_of(v))
+            known[v] = (f"t{t}", _computed(kind_of(v)))
             t += 1
         for o, s in zip(self.operands, self.strides, strict=True):
             name = names[id(o)]
             if o.role == "store":
                 text, kind = known[o.var]
-                value = f"1 if {text} else 0" if o.dtype == BOOL else converted(text, kind, o.dtype)
+                value = converted(text, kind, _computed(o.dtype))
+                if o.dtype == BOOL:
+                    value = f"1 if {text} else 0"
                 self.line(depth + 1, f"{name}[{at(o, s)}] = {value}")
             elif o.role == "sum":
                 text, _ = known[self._sum(o).of]

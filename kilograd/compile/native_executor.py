@@ -48,7 +48,7 @@ from kilograd.compile.layout import (
     viewed,
 )
 from kilograd.compile.numpy_executor import check, flat, shape_may_change
-from kilograd.compile.scalar import F32, F64, LOADS, fusable
+from kilograd.compile.scalar import F32, F64, LOADS, costly, fusable
 from kilograd.errors import TraceError
 from kilograd.kernels import threads
 from kilograd.kernels.native import ahead, matmul, reductions, team
@@ -186,8 +186,19 @@ class Plan:
         self.loop(loops.write(step, operands, []), {one: source.layout, w: to.layout}, to.size)
 
     def loop(self, loop: loops.Loop, where: dict[Var, Layout], work: int) -> None:
+        for part in loop.partial:
+            self.scratch.append(part.slots)
+            where[part.slots] = fresh(part.slots)
         args = [where[a[0]] if type(a) is tuple else a for a in loop.args]
         self.calls.append(Call(loop.kernel, args, loop.dtype, loop.divides, work))
+        for slots, out, divisor in loop.partial:
+            to, (count, n) = where[out], slots.shape
+            if out.size == 1:
+                args = [where[slots], to, count, divisor]
+                self.calls.append(Call(reductions.add_totals, args, out.dtype, False, 1))
+            else:
+                args = [where[slots], to, count, n, divisor]
+                self.calls.append(Call(reductions.add_columns, args, out.dtype, True, count * n))
 
 
 def broadcast_strides(shape: Any, strides: Any, to: tuple[int, ...]) -> tuple[int, ...]:
@@ -240,8 +251,12 @@ class Function:
 class NativeProgram:
     """A program laid out; calling it runs it."""
 
-    def __init__(self, graph: Graph, sources: Any, strides: dict[Var, tuple[int, ...]]) -> None:
+    def __init__(
+        self, graph: Graph, sources: Any, strides: dict[Var, tuple[int, ...]],
+        memory: Callable[[int], np.ndarray] = lambda size: np.empty(size, np.uint8),
+    ) -> None:  # fmt: skip
         self.sources = list(sources)
+        self.memory = memory
         self.generators = list(
             dict.fromkeys(  # those whose streams native kernels read
                 x
@@ -306,6 +321,8 @@ class NativeProgram:
                 needed[self.layouts[v].root] = None
         self.needed = needed
         for step in self.steps:
+            if step.kind == "loop" and self._lower_plain_sum(step):
+                continue
             if step.kind == "loop":
                 self.plans.append(Plan(self))  # written when it is known where its results lie
                 continue
@@ -317,6 +334,21 @@ class NativeProgram:
                 plan = Plan(self)
             step.fallible = step.fallible or plan.fallible
             self.plans.append(plan)
+
+    def _lower_plain_sum(self, step: Step) -> bool:
+        """A long sum of what lies in memory: threads share it in kernels of its own."""
+        out, total = next(iter(step.sums.items()), (None, None))
+        if len(step.equations) != 1 or out is None or total is None or out not in self.needed:
+            return False
+        if total.of.size <= WORTH_SHARING or not self.layouts[total.of].contiguous:
+            return False
+        plan = Plan(self)
+        reduce = reductions.mean_over if total.divisor != 1 else reductions.sum_over
+        found = reduce(plan, Place(self.layouts[total.of]), total.axes)
+        plan.copy(plan.reshape(Place(self.layouts[out]), found.shape), found)
+        self.plans.append(plan)
+        step.kind = "call"
+        return True
 
     def _lower_call(self, plan: Plan, step: Step, eq: Equation) -> str:
         """Plan native calls for an equation; why not, if that cannot be."""
@@ -641,9 +673,9 @@ class NativeProgram:
                     if v in self.needed:
                         plan.fill(Place(where[v]), 0)
                 continue
-            plan.loop(
-                loops.write(step, operands, scalars), where, work * max(1, len(step.equations) // 4)
-            )
+            work *= max(1, len(step.equations) // 4 + 2 * sum(map(costly, step.equations)))
+            parts = threads.get_num_threads() if work > WORTH_SHARING else 1
+            plan.loop(loops.write(step, operands, scalars, parts), where, work)
 
     def _place_memory(self) -> None:
         """Give every value an address: outside memory, or a place in the one block."""
@@ -722,7 +754,7 @@ class NativeProgram:
             for v in ends.pop(k, ()):
                 give(v)
         self.block_bytes = top
-        self.block = np.empty(top + ALIGN, np.uint8)
+        self.block = self.memory(top + ALIGN)
         self.block_at = -(-self.block.ctypes.data // ALIGN) * ALIGN
 
     def address(self, v: Var) -> int | None:
@@ -813,6 +845,9 @@ class NativeProgram:
             for v, at in self.settings_at.items() if v in used
         }  # fmt: skip
         self.python_steps = any(s.kind == "python" for s in self.steps)
+        self.blas = any(
+            c.kernel.calls_blas for plan in self.plans if plan is not None for c in plan.calls
+        )
         self.parallel = self.work > WORTH_SHARING and threads.get_num_threads() > 1
         self.now: dict[Var, int] = {}
         self.kept: list[Any] = []  # gradients of the quick way (launch.py)
@@ -837,7 +872,7 @@ class NativeProgram:
             if type(part) is int:
                 if self.heads[part][0]:
                     if self.parallel:
-                        team.run(self.heads[part], self.interpret)
+                        team.run(self.heads[part], self.interpret, self.blas)
                     else:
                         self.interpret(self.heads[part].ctypes.data, 0, 1)
                     for generator in self.drawn[part]:

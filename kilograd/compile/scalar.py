@@ -62,6 +62,7 @@ FORMS: dict[Any, Form] = {
 }  # fmt: skip
 for _name in _FLOAT_ONLY:
     FORMS[getattr(np, _name)] = Form(f"{_RENAMED.get(_name, _name)}({{0}})", "float")
+_INSTRUCTIONS = (np.sqrt, np.floor, np.ceil, np.trunc, np.rint, np.copysign)
 _BITS = {np.bitwise_and: "and", np.bitwise_or: "or", np.bitwise_xor: "!="}
 _CONVERTING = (cast, np.asarray, np.ndarray.item)
 _PLAIN_NUMBERS = (bool, int, float)
@@ -129,6 +130,12 @@ def fusable(eq: Equation) -> bool:
     return not (fn is np.divide and out == I64)
 
 
+def costly(eq: Equation) -> bool:
+    """Whether an equation is a polynomial or more, rather than an instruction or two."""
+    form = FORMS.get(eq.fn)
+    return form is not None and form.operands == "float" and eq.fn not in _INSTRUCTIONS
+
+
 def literal(x: Any, dtype: np.dtype) -> str:
     """A Python number as a constant of a dtype."""
     if dtype == BOOL:
@@ -163,6 +170,7 @@ def expression(
     ``names`` are the local names of its operands; ``number`` says how a Python number is written.
     """
     out = kind_of(eq.outs[0])
+    out = out if out in CODES else I64  # and narrowed where it is stored
     fn = eq.fn
     args = operands(eq)
 

@@ -114,6 +114,9 @@ class Number(Recorded):
     """
 
     __slots__ = ("pins", "var")
+    __class__ = property(
+        lambda self: type(self.value)
+    )  # code that asks means: which kind of number
 
     def __init__(self, trace: Recording, value: Any, var: Var, pins: frozenset[Any] | None) -> None:
         self.trace = trace

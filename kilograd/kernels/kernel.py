@@ -63,6 +63,32 @@ def kernel(fn: F) -> F:
     return call  # type: ignore[return-value]
 
 
+class Large:
+    """How a function of large arrays is run: ``LARGE.run(fn, args, options, writes=False)``.
+
+    ``limit``: the number of elements from which an array is large. What is found here at first calls the
+    function; ``import kilograd`` puts the compiler there, which takes it apart and runs it natively.
+    """
+
+    __slots__ = ("limit", "run")
+
+    def __init__(self) -> None:
+        self.limit: float = 1 << 16
+        self.run: Callable[..., Any] = simply
+
+
+def simply(fn: Any, args: Any, options: dict[str, Any], writes: bool = False) -> Any:
+    """``fn(*args, **options)``.
+
+    >>> simply(max, (1, 2), {})
+    2
+    """
+    return fn(*args, **options)
+
+
+LARGE = Large()
+
+
 def number(x: Any) -> Any:
     """A number of a rule that may change from call to call: a 0-d array's value, or the number.
 

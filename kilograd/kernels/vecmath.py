@@ -57,6 +57,7 @@ expm1: Any = None
 
 # exp(r) on |r| ≤ ln(2)/2; 2^-26 of expm1(r)
 EXP = (1.0, 1.0, 0.49999997, 0.16666546, 0.04166743, 0.00836628, 0.0013871056)
+EXP_TWICE = tuple([2 * c for c in EXP])
 # 2^r on |r| ≤ 1/2; 2^-28
 EXP2 = (1.0, 0.6931472, 0.24022648, 0.055503596, 0.009618499, 0.0013390979, 0.00015329111)
 # (log(1+f) - f + f²/2) / f³ on √½ - 1 ≤ f ≤ √2 - 1; 2^-30
@@ -149,17 +150,29 @@ def clamp(x, low, high):
     return high if x > high else x
 
 
-def exp_times_f32(x, k):
-    """2^k exp(x) = 2^(k+n) exp(r), where x = n ln 2 + r."""
-    x = clamp(x, f32(-105.0), f32(90.0))
-    n = rint(x * f32(LOG2_E))
-    r = (x - n * f32(LN2)) - n * f32(LN2_REST)
-    return scale_f32(horner(r, EXP), n + k)
-
-
 def exp_f32(x):
-    """e^x."""
-    return exp_times_f32(x, f32(0.0))
+    """e^x = 2^(n-1) 2e^r, where x = n ln 2 + r.
+
+    The whole number n is what is left of x / ln 2 in the last bits of a large sum, from where it goes to
+    the place of the exponent. Results too small for an exponent of their own are made 2^64 times as large
+    first.
+    """
+    x = clamp(x, f32(-105.0), f32(89.0))
+    t = x * f32(LOG2_E) + f32(12582912.0 + 126.0)
+    n = t - f32(12582912.0 + 126.0)
+    r = (x - n * f32(LN2)) - n * f32(LN2_REST)
+    low = x < f32(-86.0)
+    y = horner(r, EXP_TWICE) * f32_of_bits(i32(bits_of_f32(t + f32(64.0) if low else t) << 23))
+    return y * f32(2.0**-64) if low else y
+
+
+def half_exp_f32(x):
+    """e^x / 2, for x ≥ 0: finite where sinh and cosh are."""
+    x = clamp(x, f32(0.0), f32(89.5))
+    t = x * f32(LOG2_E) + f32(12582912.0 + 125.0)
+    n = t - f32(12582912.0 + 125.0)
+    r = (x - n * f32(LN2)) - n * f32(LN2_REST)
+    return horner(r, EXP_TWICE) * f32_of_bits(i32(bits_of_f32(t) << 23))
 
 
 def exp_f64(x):
@@ -224,7 +237,7 @@ def tanh(x):
 def sinh_f32(x):
     """(e^x - e^-x) / 2; for small x, where that cancels, a polynomial."""
     a = fabs(x)
-    h = exp_times_f32(a, f32(-1.0))
+    h = half_exp_f32(a)
     large = copysign_f32(h - f32(0.25) / h, x)
     s = x * x
     small = x + x * s * horner(s, SINH)
@@ -233,7 +246,7 @@ def sinh_f32(x):
 
 def cosh_f32(x):
     """(e^x + e^-x) / 2, from e^|x| / 2, which is finite where the result is."""
-    h = exp_times_f32(fabs(x), f32(-1.0))
+    h = half_exp_f32(fabs(x))
     return h + f32(0.25) / h
 
 

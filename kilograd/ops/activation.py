@@ -144,7 +144,7 @@ def _elu_composition(x, *, alpha, scale, input_scale):
     return where(positive, x * scale, bent)
 
 
-@op(composition=_elu_composition)
+@op(weight=4, composition=_elu_composition)
 def elu(x, *, alpha=1.0, scale=1.0, input_scale=1.0):
     """``scale * x`` where positive, else ``scale * alpha * (exp(input_scale * x) - 1)``."""
     floating("elu", x)
@@ -156,7 +156,7 @@ def _(g, x, alpha, scale, input_scale):
     return kernels.elu_gradient(g, x, alpha=alpha, scale=scale, input_scale=input_scale)
 
 
-@op
+@op(weight=4)
 def softplus(x, *, beta, threshold):
     """``log(1 + exp(beta * x)) / beta``, and ``x`` itself where ``beta * x > threshold``."""
     floating("softplus", x)
@@ -174,7 +174,7 @@ def _(g, x, beta, threshold):
     return where(z > threshold, g, g * ew.sigmoid(z))
 
 
-@op
+@op(weight=4)
 def logsigmoid(x):
     """``log(1 / (1 + exp(-x)))``."""
     floating("log_sigmoid", x)
@@ -190,7 +190,7 @@ def _silu_composition(x):
     return x * ew.sigmoid(x)
 
 
-@op(residuals=("s",), composition=_silu_composition)
+@op(weight=4, residuals=("s",), composition=_silu_composition)
 def silu(x):
     """``x * sigmoid(x)``."""
     floating("silu", x)
@@ -206,7 +206,7 @@ def _mish_composition(x):
     return x * np.tanh(softplus(x, beta=1.0, threshold=20.0))
 
 
-@op(residuals=("t",), composition=_mish_composition)
+@op(weight=4, residuals=("t",), composition=_mish_composition)
 def mish(x):
     """``x * tanh(softplus(x))``."""
     floating("mish", x)
@@ -226,7 +226,7 @@ def _gelu_composition(x, *, approximate):
     return x * (inner + 1) * 0.5
 
 
-@op(residuals=("cdf",), composition=_gelu_composition)
+@op(weight=4, residuals=("cdf",), composition=_gelu_composition)
 def gelu(x, *, approximate="none"):
     """``x`` times the normal distribution's cdf at ``x``, or its approximation by tanh."""
     floating("GeluKernelImpl", x)
@@ -243,7 +243,7 @@ def _(g, x, cdf, approximate):
 # --- softmax ------------------------------------------------------------------------------------
 
 
-@op
+@op(weight=4)
 def softmax(x, *, axis):
     """``exp(x)`` divided by its sum along an axis."""
     floating("softmax_lastdim_kernel_impl", x)
@@ -258,7 +258,7 @@ def _(g, y, axis):
     return d - y * sum_(d, axis=axis, keepdims=True)
 
 
-@op
+@op(weight=4)
 def log_softmax(x, *, axis):
     """``x`` less the logarithm of the sum of its ``exp`` along an axis."""
     floating("log_softmax_lastdim_kernel_impl", x)

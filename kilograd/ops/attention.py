@@ -25,7 +25,7 @@ def _composition(q, k, v, mask, keep, *, scale, is_causal):
     return matmul(p if keep is None else p * keep, v)
 
 
-@op(residuals=("p",), composition=_composition)
+@op(weight=8, residuals=("p",), composition=_composition)
 def attention(q, k, v, mask, keep, *, scale, is_causal=False):
     """``softmax(scale * q kᵀ + mask) v``: q (..., L, E), k (..., S, E), v (..., S, D) → (..., L, D).
 

@@ -22,20 +22,20 @@ def _bias_gradient(g):
     return sum_(g, axis=(0, *range(2, g.ndim)))
 
 
-@op
+@op(weight=16)
 def conv(x, w, bias, *, stride, padding, dilation, groups):
     """The correlation of x with w, plus bias (O,) or None."""
     return _add_bias(kernels.conv_forward(x, w, stride, padding, dilation, groups), bias)
 
 
-@op
+@op(weight=16)
 def conv_input(v, w, bias, *, shape, stride, padding, dilation, groups):
     """The transpose of ``conv`` as a map of x: from outputs v to an x of the given shape, plus bias (C,)."""
     x = kernels.conv_input_grad(v, w, shape, stride, padding, dilation, groups)
     return _add_bias(x, bias)
 
 
-@op
+@op(weight=16)
 def conv_weight(v, x, *, shape, stride, padding, dilation, groups):
     """The transpose of ``conv`` as a map of w: from outputs v and x to a w of the given shape."""
     return kernels.conv_weight_grad(v, x, shape, stride, padding, dilation, groups)

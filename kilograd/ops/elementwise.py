@@ -41,6 +41,7 @@ def typed(
     """
     if wide:
         fn = _widened(fn)
+    either = isinstance(fn, np.ufunc)  # takes a Python number for its first argument, too
 
     def one(x: Any) -> Any:
         if type(x) in _NUMBERS:
@@ -53,8 +54,10 @@ def typed(
         try:
             if a.dtype is b.dtype and (not floats or a.dtype.kind in _FLOATS):
                 return fn(a, b)
-        except AttributeError:  # a Python number
-            if (type(b) is float or type(b) is int) and a.dtype.kind == "f":
+        except AttributeError:  # a Python number (or one that is being recorded)
+            x, n = (a, b) if hasattr(a, "dtype") else (b, a)
+            number = n.__class__ is float or n.__class__ is int
+            if number and (x is a or either) and x.dtype.kind == "f":
                 return fn(a, b)
         if not bools and any(type(v) is bool or getattr(v, "dtype", None) == _BOOL for v in (a, b)):
             raise DtypeError(f"{fn.__name__}: not defined for bool tensors")

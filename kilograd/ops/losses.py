@@ -80,7 +80,7 @@ def _(g, a, b, reduction):
     return np.sign(d) * _spread(g, reduction, math.prod(d.shape))
 
 
-@op
+@op(weight=4)
 def smooth_absolute_error(a, b, *, beta, scale=1.0, reduction="mean"):
     """``scale * d²/(2 beta)`` where d = |a - b| < beta, else ``scale * (d - beta/2)``."""
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -150,7 +150,7 @@ def _bce_with_logits_composition(x, t, w, pos_weight, *, reduction):
     return reduced(loss, reduction)
 
 
-@op(residuals=("s",), composition=_bce_with_logits_composition)
+@op(weight=4, residuals=("s",), composition=_bce_with_logits_composition)
 def binary_cross_entropy_with_logits(x, t, w, pos_weight, *, reduction="mean"):
     """Binary cross entropy of sigmoid(x): ``(1 - t) x + (1 + (pos_weight - 1) t) log(1 + e^-x)``."""
     loss, s = kernels.binary_cross_entropy_with_logits(x, t)
@@ -255,7 +255,7 @@ def _cross_entropy_composition(x, target, w, *, ignore_index, reduction):
     return _nll_composition(logp, target, w, ignore_index=ignore_index, reduction=reduction)
 
 
-@op(residuals=("e", "total", "at", "n"), composition=_cross_entropy_composition)
+@op(weight=4, residuals=("e", "total", "at", "n"), composition=_cross_entropy_composition)
 def cross_entropy(x, target, w, *, ignore_index=-100, reduction="mean"):
     """``nll_loss(log_softmax(x))``, the softmax being over classes."""
     x, t = _shaped(x, target)

@@ -47,7 +47,7 @@ def _batch_norm_composition(x, w, b, *, eps, running):
     return _affine(y, _per_channel(w, x.ndim), _per_channel(b, x.ndim))
 
 
-@op(residuals=("mean", "r"), composition=_batch_norm_composition)
+@op(weight=4, residuals=("mean", "r"), composition=_batch_norm_composition)
 def batch_norm(x, w, b, *, eps, running=None):
     """x (N, C, *spatial) normalised over all but C; w and b (C,) or None.
 
@@ -74,7 +74,7 @@ def _layer_norm_composition(x, w, b, *, ndim, eps):
     return _affine(_standardised(x, tuple(range(-ndim, 0)), eps), w, b)
 
 
-@op(residuals=("mean", "r"), composition=_layer_norm_composition)
+@op(weight=4, residuals=("mean", "r"), composition=_layer_norm_composition)
 def layer_norm(x, w, b, *, ndim, eps):
     """x normalised over its last ``ndim`` dimensions; w and b have their shape, or are None."""
     y, mean, r = kernels.layer_norm(_rows(x, ndim), _flat(w), _flat(b), eps)
@@ -93,7 +93,7 @@ def _rms_norm_composition(x, w, *, ndim, eps):
     return _affine(x * r, w, None)
 
 
-@op(residuals=("r",), composition=_rms_norm_composition)
+@op(weight=4, residuals=("r",), composition=_rms_norm_composition)
 def rms_norm(x, w, *, ndim, eps):
     """x divided by the root of the mean square over its last ``ndim`` dimensions."""
     y, r = kernels.rms_norm(_rows(x, ndim), _flat(w), eps)
@@ -112,7 +112,7 @@ def _group_norm_composition(x, w, b, *, groups, eps):
     return _affine(y, _per_channel(w, x.ndim), _per_channel(b, x.ndim))
 
 
-@op(residuals=("mean", "r"), composition=_group_norm_composition)
+@op(weight=4, residuals=("mean", "r"), composition=_group_norm_composition)
 def group_norm(x, w, b, *, groups, eps):
     """x (N, C, *spatial) normalised over each of ``groups`` groups of channels of each sample."""
     y, mean, r = kernels.group_norm(_planes(x), w, b, groups, eps)

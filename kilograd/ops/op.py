@@ -66,7 +66,8 @@ class Op:
     are options. ``view=True`` says the result may share memory with the first input.
     ``residuals`` names extra values the forward returns after ``y`` for its rules alone.
     ``outputs`` > 1 says the forward returns that many differentiable arrays; ``g`` and ``y`` are
-    then tuples.
+    then tuples. ``weight``: how many additions an element is worth; the heavier, the smaller are
+    the arrays from which the op is run natively.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Op:
         view: bool = False,
         residuals: tuple[str, ...] = (),
         outputs: int = 1,
+        weight: int = 1,
         composition: Callable[..., Any] | None = None,
     ) -> None:
         self.forward = forward
@@ -88,6 +90,7 @@ class Op:
         self.view = view
         self.residuals = residuals
         self.outputs = outputs
+        self.weight = weight
         self.composition = composition
         parameters = inspect.signature(forward).parameters.values()
         kinds = inspect.Parameter

@@ -12,13 +12,13 @@ from kilograd.ops.op import op
 # --- maxima -------------------------------------------------------------------------------------
 
 
-@op(residuals=("indices",))
+@op(weight=4, residuals=("indices",))
 def max_pool(x, *, kernel, stride, padding, dilation, ceil_mode):
     """The largest element of each window: x (N, C, *spatial) → (N, C, *out)."""
     return kernels.max_pool_forward(x, kernel, stride, padding, dilation, ceil_mode)
 
 
-@op(residuals=("indices",))
+@op(weight=4, residuals=("indices",))
 def adaptive_max_pool(x, *, size):
     """The largest element of each of ``size`` regions that tile x (N, C, *spatial)."""
     return kernels.adaptive_max_pool_forward(x, size)
@@ -36,7 +36,7 @@ def pool_gather(x, indices):
     return kernels.pool_gather(x, indices)
 
 
-@op
+@op(weight=4)
 def pool_scatter(x, indices, *, shape):
     """The transpose of ``pool_gather``: x added into zeros of a shape."""
     return kernels.pool_scatter(x, indices, shape)
@@ -65,7 +65,7 @@ def _(g, indices):
 # --- averages -----------------------------------------------------------------------------------
 
 
-@op
+@op(weight=4)
 def avg_pool(x, *, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
     """The mean of each window: x (N, C, *spatial) → (N, C, *out)."""
     if x.dtype.kind in "iu":  # integer division, towards zero
@@ -84,7 +84,7 @@ def avg_pool(x, *, kernel, stride, padding, ceil_mode, count_include_pad, diviso
     )
 
 
-@op
+@op(weight=4)
 def avg_unpool(x, *, shape, kernel, stride, padding, ceil_mode, count_include_pad,
                divisor_override):  # fmt: skip
     """The transpose of ``avg_pool``: (N, C, *out) → shape (N, C, *spatial)."""
@@ -107,7 +107,7 @@ def _(g, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override
                     divisor_override=divisor_override)  # fmt: skip
 
 
-@op
+@op(weight=4)
 def adaptive_avg_pool(x, *, size):
     """The mean of each of ``size`` regions that tile x (N, C, *spatial)."""
     return kernels.adaptive_avg_pool_forward(x, size)

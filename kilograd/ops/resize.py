@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kilograd.kernels import resize as kernels
+from kilograd.kernels.memory import is_own
 from kilograd.ops.op import op
 
 
@@ -34,7 +35,7 @@ def _resize_bytes(x, size, mode, align_corners, scales, antialias):
         y = np.moveaxis(x, axis, -1) @ w  # exact: integers below 2**53
         y = np.floor((y + (1 << (bits - 1))) / (1 << bits))
         x = np.moveaxis(np.clip(y, 0, 255).astype(np.uint8), -1, axis)
-    return x.copy() if x.base is not None else x
+    return x if is_own(x) else x.copy()
 
 
 @op

@@ -75,7 +75,7 @@ def _rnn_composition(gates, h, w, bias, *, sizes, reverse, nonlinearity):
     return _unrolled(lambda x, h: (f(x + linear(h, w, bias)),), (h,), gates, sizes, reverse)
 
 
-@op(outputs=2, residuals=("act", "before"), composition=_rnn_composition)
+@op(weight=8, outputs=2, residuals=("act", "before"), composition=_rnn_composition)
 @kernel
 def rnn(gates, h, w, bias, *, sizes, reverse, nonlinearity):
     """gates (rows, H), h (B, H), w (H, H), bias (H) or None → y (rows, H), last h (B, H)."""
@@ -126,7 +126,12 @@ def _lstm_composition(gates, h, c, w, bias, w_hr, *, sizes, reverse):
     return _unrolled(step, (h, c), gates, sizes, reverse)
 
 
-@op(outputs=3, residuals=("act", "before", "c_before", "tanh_c"), composition=_lstm_composition)
+@op(
+    weight=8,
+    outputs=3,
+    residuals=("act", "before", "c_before", "tanh_c"),
+    composition=_lstm_composition,
+)
 @kernel
 def lstm(gates, h, c, w, bias, w_hr, *, sizes, reverse):
     """``c' = σ(f) c + σ(i) tanh(g)``, ``h' = σ(o) tanh(c')``; with w_hr (P, H): ``h' = w_hr h'``.
@@ -229,7 +234,7 @@ def _gru_composition(gates, h, w, bias, *, sizes, reverse):
     return _unrolled(step, (h,), gates, sizes, reverse)
 
 
-@op(outputs=2, residuals=("act", "before", "inner"), composition=_gru_composition)
+@op(weight=8, outputs=2, residuals=("act", "before", "inner"), composition=_gru_composition)
 @kernel
 def gru(gates, h, w, bias, *, sizes, reverse):
     """``h' = (1 - z) n + z h``, ``n = tanh(x_n + r (W_n h + b_n))``, r and z sigmoids.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kilograd.kernels import place
+from kilograd.kernels.memory import is_own
 from kilograd.ops.op import op
 
 
@@ -210,7 +211,7 @@ def _(g, k):
 
 def owner(x: np.ndarray) -> np.ndarray:
     """The array whose memory ``x`` looks into, as far down as there are arrays."""
-    while isinstance(x.base, np.ndarray):
+    while not is_own(x) and isinstance(x.base, np.ndarray):
         x = x.base
     return x
 

@@ -142,6 +142,11 @@ class Kernel:
             made[dtype] = _address(self, dtype)
         return made[dtype]
 
+    @functools.cached_property
+    def calls_blas(self) -> bool:
+        """Whether it calls the BLAS (with one thread: several callers would wait for each other)."""
+        return any("gemm" in f.__code__.co_names for f in compiled_into(self.fn, {}).values())
+
     def source(self) -> str:
         """What the machine code depends on: its arguments, and the files it was written in."""
         modules = {f.__module__ for f in compiled_into(self.fn, {}).values()}
@@ -206,6 +211,7 @@ class Generated(Kernel):
         self.name = name
         self.text = text
         self.flags = SUMS if sums else FLAGS
+        self.calls_blas = False
 
     def source(self) -> str:
         return self.text

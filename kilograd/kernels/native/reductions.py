@@ -136,6 +136,27 @@ def extreme_columns(x, y, n, rows, width, sign, part, parts):
         at += m
 
 
+@native("f64* parts_of, T* y, i64 slots, f64 divisor")
+def add_totals(parts_of, y, slots, divisor):
+    """What the threads have summed up, added: one number a thread, eight places apart."""
+    s = f64(0)
+    for k in range(slots):
+        s += parts_of[8 * k]
+    y[0] = T(s / divisor)
+
+
+@native("T* parts_of, T* y, i64 slots, i64 n, f64 divisor")
+def add_columns(parts_of, y, slots, n, divisor, part, parts):
+    """The same for n sums a thread."""
+    lo, hi = share(n, part, parts)
+    scale = T(f64(1) / divisor)
+    for j in range(lo, hi):
+        s = parts_of[j]
+        for k in range(1, slots):
+            s += parts_of[k * n + j]
+        y[j] = s * scale
+
+
 # --- plans ----------------------------------------------------------------------------------------
 
 

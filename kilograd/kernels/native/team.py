@@ -58,8 +58,11 @@ _busy = threading.Lock()
 _pid = 0
 
 
-def run(head: np.ndarray, interpret: Any) -> None:
-    """Run a program (the head of its table) on all threads, or on this one if the team is at work."""
+def run(head: np.ndarray, interpret: Any, blas: bool = True) -> None:
+    """Run a program (the head of its table) on all threads, or on this one if the team is at work.
+
+    ``blas``: whether it calls BLAS, which is then held to one thread.
+    """
     global _pid
     parts = threads.get_num_threads()
     if parts < 2 or not _busy.acquire(blocking=False):
@@ -70,7 +73,7 @@ def run(head: np.ndarray, interpret: Any) -> None:
             _workers[:] = [_Worker(k, parts) for k in range(1, parts)]
             _pid = os.getpid()
         counter = head[3]
-        control = threads._blas
+        control = threads._blas if blas else None
         before = control[1]() if control else 1
         if control and before != 1:
             control[0](1)
