@@ -207,7 +207,7 @@ ONLY = click.option("--only", metavar="SUBSTRING", help="Only those with this in
 def bench(context: click.Context, /, **files: Any) -> None:
     """Time kilograd beside PyTorch (and JAX) on this machine.
 
-    Without a subcommand: a quick run of all three, in one or two minutes.
+    Without a subcommand: a quick run of all three, in about two minutes.
     """
     if context.invoked_subcommand is not None:
         if given := [name for name, value in files.items() if value is not None]:
