@@ -16,7 +16,7 @@ import numpy as np
 from kilograd.kernels import threads
 from kilograd.kernels.native import build
 
-PATIENCE = 100_000  # turns of a worker's waiting loop: some 0.3 ms
+PATIENCE = 800_000  # turns of a worker's waiting loop: some 0.3 ms
 
 
 class _Worker:
