@@ -12,8 +12,9 @@ from kilograd.kernels.native import build
 if not build.available():
     pytest.skip(build.why_not(), allow_module_level=True)
 
-from kilograd.kernels.native import conv as _conv  # noqa: F401  (declares twins)
-from kilograd.kernels.native import pool as _pool  # noqa: F401
+from kilograd.kernels.native import conv as _conv
+from kilograd.kernels.native import pool as _pool  # noqa: F401  (declares twins)
+from kilograd.kernels.native import winograd
 from kilograd.kernels.native.plan import TWINS, AtOnce
 
 BOTH = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -131,6 +132,97 @@ def test_what_is_left_to_numpy():
     ones, none = (1,) * 3, ((0, 0),) * 3
     assert TWINS[conv.conv_forward](AtOnce(), x, w, ones, none, ones) is NotImplemented
     assert TWINS[pool.max_pool_forward](AtOnce(), x, ones, ones, (0,) * 3, ones) is NotImplemented
+
+
+# --- by Winograd's algorithm ----------------------------------------------------------------------
+
+
+def check_many_channels(x_shape, w_shape, padding, parts=(1, 2), bias=True):
+    """All three against sums in float64, in units of the largest result.
+
+    A plain float32 sum of n terms is off by about 2**-24 * sqrt(n) of its terms' size, here some 2e-7
+    of the usual result; the transforms multiply that by 4 (see the module), and the largest of a
+    million errors is 5 times the usual one, as is the largest result. A wrong index gives 0.1 and more.
+    """
+    rng = np.random.default_rng(sum(x_shape) + sum(w_shape))
+    x, w = rng.standard_normal(x_shape), rng.standard_normal(w_shape)
+    b = rng.standard_normal(w_shape[0]) if bias else None
+    how = ((1, 1), padding, (1, 1), 1)
+    y = conv.conv_forward(x, w, *how, b)
+    g = rng.standard_normal(y.shape)
+    for fn, args, more in [
+        (conv.conv_forward, (x, w), (*how, b)),
+        (conv.conv_input_grad, (g, w), (x_shape, *how)),
+        (conv.conv_weight_grad, (g, x), (w_shape, *how)),
+    ]:
+        args = [a.astype(np.float32) for a in args]
+        more = [a.astype(np.float32) if isinstance(a, np.ndarray) else a for a in more]
+        exact = fn(*(a.astype(np.float64) for a in args), *more)
+        for n in parts:
+            got = TWINS[fn](AtOnce() if n == 1 else InParts(n), *args, *more)
+            assert got.dtype == np.float32
+            error = np.abs(got - exact).max() / np.abs(exact).max()
+            assert error < 5e-6, (fn.__name__, n, error)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_many_channels(kernel, monkeypatch):
+    monkeypatch.setattr(winograd, "suits", lambda *args: True)
+    draw = random.Random(kernel)
+    for i in range(25):
+        C, O = draw.choice((1, 15, 16, 17, 64, 70)), draw.choice((2, 16, 33, 65, 130))
+        padding = tuple((draw.randint(0, 5), draw.randint(0, 5)) for _ in range(2))
+        size = [max(draw.randint(1, 20), kernel - sum(p)) for p in padding]
+        check_many_channels(
+            (draw.randint(1, 9), C, *size), (O, C, kernel, kernel), padding, bias=i % 2 == 0
+        )
+
+
+@pytest.mark.parametrize(
+    ("x", "w"),
+    [
+        ((1, 20, 70, 90), (40, 20, 3, 3)),  # bands of an image
+        ((2, 70, 40, 33), (20, 70, 5, 5)),
+        ((40, 16, 6, 7), (16, 16, 3, 3)),  # many images a panel, the last of them fewer
+    ],
+)
+def test_panels_of_tiles(x, w, monkeypatch):
+    monkeypatch.setattr(winograd, "suits", lambda *args: True)
+    check_many_channels(x, w, ((1, 1), (1, 2)), parts=(1, 2, 3, 16, 20))
+
+
+def test_what_winograd_is_for():
+    def way(x, w, dtype=np.float32, stride=1, dilation=1, groups=1):
+        args = (stride,) * 2, ((1, 1),) * 2, (dilation,) * 2, groups
+        shape = _conv._shape(x, w, None, *args)
+        return winograd.suits(np.dtype(dtype), shape, shape.OH, shape.OW)
+
+    x, w = (8, 32, 16, 16), (32, 32, 3, 3)
+    assert way(x, w)
+    assert way(x, (32, 32, 5, 5))
+    assert not way(x, w, np.float64)
+    assert not way(x, w, stride=2)
+    assert not way(x, w, dilation=2)
+    assert not way(x, (32, 16, 3, 3), groups=2)
+    assert not way((8, 3, 16, 16), (32, 3, 3, 3))  # as many transforms as products
+    assert not way((8, 32, 16, 16), (32, 32, 3, 1))
+    assert not way((8, 32, 1, 1), w)  # one result of 16 is wanted
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_errors_of_winograd(kernel, monkeypatch):
+    """At most five times those of plain sums, as the module says."""
+    rng, m = np.random.default_rng(0), 7 - kernel
+    x = rng.standard_normal((4, 64, 4 * m, 4 * m)).astype(np.float32)
+    w = rng.standard_normal((64, 64, kernel, kernel)).astype(np.float32)
+    p = ((kernel // 2,) * 2,) * 2
+    exact = conv.conv_forward(x.astype(np.float64), w.astype(np.float64), (1, 1), p, (1, 1))
+    errors = []
+    for way in (True, False):
+        monkeypatch.setattr(winograd, "suits", lambda *args, way=way: way)
+        y = TWINS[conv.conv_forward](AtOnce(), x, w, (1, 1), p, (1, 1))
+        errors.append(np.sqrt(np.square(y - exact).mean() / np.square(exact).mean()))
+    assert errors[0] < 1e-6 and errors[0] < 5 * errors[1], errors
 
 
 @pytest.mark.skipif(build.why_not() != "", reason="no native kernels")

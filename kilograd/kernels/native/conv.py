@@ -13,6 +13,8 @@ the kernel's offsets (its *taps*). Both are one kernel, ``correlate``. The weigh
 (``weight_grad``) is a tile of dot products over the same layout.
 
 Work is cut in panels: some images, or a band of rows of one, whose grid stays in the cache.
+
+Where channels are many, a 3x3 or 5x5 kernel takes fewer multiplications: see ``winograd.py``.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kilograd.kernels import conv as numpy_kernels
+from kilograd.kernels.native import winograd
 from kilograd.kernels.native.build import T as T
 from kilograd.kernels.native.build import gemm, inline, native, share
 from kilograd.kernels.native.plan import floats, twin
@@ -822,6 +825,8 @@ def conv_forward(
             pointwise, x, w, bias, y, int(bias is not None), shape.N, groups, shape.C // groups,
             shape.outputs // groups, shape.H * shape.W, 0, dtype=x.dtype, work=shape.work,
         )  # fmt: skip
+    elif winograd.suits(x.dtype, shape, shape.OH, shape.OW):
+        winograd.correlate(plan, x, w, bias, y, shape, back=False)
     else:
         _correlate(plan, x, w, bias, y, shape, *shape.sides(_forward_side), back=0)
     return y
@@ -843,6 +848,8 @@ def conv_input_grad(
             pointwise, g, w, None, y, 0, shape.N, groups, shape.outputs // groups, shape.C // groups,
             shape.H * shape.W, 1, dtype=g.dtype, work=shape.work,
         )  # fmt: skip
+    elif winograd.suits(g.dtype, shape, shape.H, shape.W):
+        winograd.correlate(plan, g, w, None, y, shape, back=True)
     else:
         _correlate(plan, g, w, None, y, shape, *shape.sides(_back_side), back=1)
     return y
@@ -861,6 +868,9 @@ def conv_weight_grad(
     dtype, G = np.dtype(x.dtype), groups
     Cs, Og, K = shape.C // G, shape.outputs // G, math.prod(shape.kernel)
     y = plan.empty(tuple(w_shape), dtype)
+    if winograd.suits(dtype, shape, shape.OH, shape.OW):
+        winograd.weight_grad(plan, g, x, y, shape)
+        return y
     used = plan.empty((1,), np.int64)
     # Each thread has a total of its own: fewer threads where weights are many.
     most = max(2, min(MOST, TOTALS // (shape.outputs * Cs * K)))
