@@ -9,6 +9,7 @@ tensor([2., 4., 6.])
 """
 
 import warnings as _warnings
+from itertools import count as _count
 from math import e, inf, nan, pi
 from os import environ as _environ
 from typing import Any as _Any
@@ -72,8 +73,12 @@ from kilograd.size import Size, device
 from kilograd.tensor import Tensor
 
 
-def _run_large(fn: _Any, args: _Any, options: _Any, writes: _Any = False) -> _Any:
-    """The first op on a large array: bring in the compiler, if native code can be had."""
+def _run_large(
+    fn: _Any, args: _Any, options: _Any, writes: _Any = False, small: _Any = False
+) -> _Any:
+    """The first op on a large array, or the 300th of many steps: bring in the compiler."""
+    if small and next(_calls) < 300:
+        return fn(*args, **options)
     from kilograd.kernels.native import build
 
     _LARGE.run = _simply
@@ -83,9 +88,10 @@ def _run_large(fn: _Any, args: _Any, options: _Any, writes: _Any = False) -> _An
         from kilograd.compile import eager
 
         _LARGE.run = eager.run
-    return _LARGE.run(fn, args, options, writes)
+    return _LARGE.run(fn, args, options, writes, small)
 
 
+_calls = _count()
 if _environ.get("KILOGRAD_EAGER", "native").lower() == "numpy":
     _LARGE.limit = inf
 else:

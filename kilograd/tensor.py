@@ -505,10 +505,10 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
         bit += bit
     try:
         most *= op.weight
-        if most < LARGE.limit or op.view:
+        if (most < LARGE.limit and op.weight == 1) or op.view:
             y = op.forward(*arrays, **options)
         else:
-            y = LARGE.run(op.forward, arrays, options)
+            y = LARGE.run(op.forward, arrays, options, False, most < LARGE.limit)
     except Exception as e:
         try:
             y = as_one_step(op.forward, tuple(arrays), options, op.name, e)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from kilograd.tensor import Tensor
 
 
+_AS_IT_IS = nullcontext()
+
+
 def _edge(tensor: Tensor) -> Edge:
     edge = tensor._edge()
     if edge is None:
@@ -58,7 +61,12 @@ def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Array:
 
 
 def _seeds(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Edge, Array]]:
-    tensors = (tensors,) if hasattr(tensors, "_edge") else tuple(tensors)
+    if hasattr(tensors, "_edge"):
+        tensors = (tensors,)
+        if hasattr(gradients, "_edge"):  # one of each
+            return [(_edge(tensors[0]), _seed(tensors[0], gradients, create_graph))]
+    else:
+        tensors = tuple(tensors)
     if gradients is None:
         gradients = (None,) * len(tensors)
     elif not isinstance(gradients, (tuple, list)):
@@ -95,7 +103,7 @@ def backward(
             raise GradError("'inputs' argument to backward cannot be empty.")
         wanted = {_edge(t): t for t in inputs}
     seeds = _seeds(tensors, grad_tensors, create_graph)
-    with ModeContext(grad=True) if create_graph else nullcontext():
+    with ModeContext(grad=True) if create_graph else _AS_IT_IS:
         found, owned = run(
             seeds,
             retain_graph=retain,
@@ -161,15 +169,16 @@ def grad(
 
         return tuple(None if c[0] is None else stack(c) for c in zip(*rows, strict=True))
     retain = create_graph if retain_graph is None else retain_graph
-    for i, t in enumerate(inputs):
-        if t._edge() is None:
-            raise GradError(f"One of the differentiated Tensors (input {i}) does not require grad")
+    edges: list[Any] = [t._edge() for t in inputs]
+    if None in edges:
+        i = edges.index(None)
+        raise GradError(f"One of the differentiated Tensors (input {i}) does not require grad")
     seeds = _seeds(outputs, grad_outputs, create_graph)
-    edges = [_edge(t) for t in inputs]
-    with ModeContext(grad=True) if create_graph else nullcontext():
+    with ModeContext(grad=True) if create_graph else _AS_IT_IS:
         found, _ = run(seeds, retain_graph=retain, create_graph=create_graph, wanted=set(edges))
         result = []
-        for i, (t, edge) in enumerate(zip(inputs, edges, strict=True)):
+        for i, t in enumerate(inputs):
+            edge = edges[i]
             g, is_leaf = found.get(edge), edge is t
             if g is None:
                 if not allow_unused:

@@ -83,11 +83,11 @@ class Node:
                 return self._through_composition(g)
             kept = self._as_tensors(kept)
         inputs, result = self.inputs, []
-        native = self.large and not create_graph
+        native = (self.large or self.op.weight > 1) and not create_graph
         for where, rule, pick in self.plan.rules:
             try:
                 if native:
-                    share = LARGE.run(rule, (g, *pick(kept)), _NO_OPTIONS)
+                    share = LARGE.run(rule, (g, *pick(kept)), _NO_OPTIONS, False, not self.large)
                 else:
                     share = rule(g, *pick(kept))
             except Exception as e:
@@ -267,12 +267,16 @@ def run(
     added to in place.
     """
     nodes = reachable([edge for edge, _ in seeds])
-    useful: set[Edge] | None = None
+    useful: set[Edge | None] | None = None
+    on_path: set[Node] = set()
     if wanted is not None:  # only the nodes on a path to what was asked for
         useful = set(wanted)
         for node in reversed(nodes):
-            if any(e in useful for e in node.inputs if e is not None):
-                useful.add(node)
+            for e in node.inputs:
+                if e in useful:
+                    useful.add(node)
+                    on_path.add(node)
+                    break
     grads: dict[Edge, Array] = {}
     owned: set[Edge] = set()
     captured: dict[Edge, Array] = {}
@@ -290,7 +294,7 @@ def run(
         if useful is not None:
             if node in wanted:  # type: ignore[operator]
                 captured[node] = g
-            if node not in useful or not any(e in useful for e in node.inputs if e is not None):
+            if node not in on_path:
                 continue
         if type(node) is Pick:
             parent = node.inputs[0]

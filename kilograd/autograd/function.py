@@ -268,6 +268,9 @@ class Function:
 class _ViewOfInput:
     """In place of the op of a view: what a custom function did to its input is not known."""
 
+    weight = 1
+    view = True
+
     def __init__(self, name: str) -> None:
         self.name = name
 

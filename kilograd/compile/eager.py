@@ -5,14 +5,21 @@ line goes through memory once, on one core. So what an op does is recorded the f
 of certain shapes, as ``kg.compile`` records a whole step, and becomes a program: its lines fused into
 loops, its kernels in their native form, shared among the threads.
 
-What has no native form is left to NumPy, and so is everything where Numba is not installed. Whether an op
-runs natively depends on shapes, dtypes and strides alone, never on time or on what was run before: the
-same call gives the same bits. ``run`` is what ``kernels/kernel.py`` calls as ``LARGE.run``.
+Ops that take NumPy many steps (a norm, a convolution) are run natively on small arrays, too, but only
+after some hundred calls: a script that calls them once waits for no compilation.
+
+What has no native form is left to NumPy, and so is everything where Numba is not installed. Whether a call
+runs natively depends on shapes, dtypes, strides and the number of such calls before it, never on time or on
+what is on disk: a program gives the same bits every time it is run. ``run`` is what ``kernels/kernel.py``
+calls as ``LARGE.run``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import marshal
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -24,18 +31,18 @@ from kilograd.compile.graph import Var, follow, mapped
 from kilograd.compile.launch import Entry
 from kilograd.compile.tracer import Number, Recording, Tracer
 from kilograd.errors import TraceError
-from kilograd.kernels import threads
 from kilograd.kernels.kernel import Untraceable
-from kilograd.kernels.memory import empty
+from kilograd.kernels.memory import SMALLEST, empty
 from kilograd.kernels.native import team
 
 MOST = 4096  # programs kept; the oldest goes
 WORTH_SHARING = 80_000  # elements touched, from where a second thread pays: it is awake already
+OFTEN = 300  # calls on small arrays after which an op is run natively
 CONSTANTS = 1 << 16  # bytes of constants in a program; more are NumPy's affair
 _RESHAPES = (np.reshape, np.ndarray.reshape)
-_PLAIN = (int, bool, str, type(None), np.dtype, type, type(Ellipsis))
+_PLAIN = {int, bool, str, type(None), type, type(Ellipsis)}
 _programs: dict[Any, Any] = {}
-_lock = threading.RLock()  # one program at a time: they share memory
+_lock = threading.Lock()  # one program at a time: they share memory
 
 
 class _Unfit(Exception):
@@ -51,8 +58,9 @@ class OpRecording(Recording):
 
     def __init__(self) -> None:
         super().__init__()
+        self.known = []
         self.arrays: list[Tracer] = []
-        self.numbers: list[Number] = []
+        self.numbers: dict[int, Number] = {}
         self.bytes = 0
 
     def array(self, array: np.ndarray) -> Tracer:
@@ -62,12 +70,12 @@ class OpRecording(Recording):
         self.arrays.append(Tracer(self, array, v))
         return self.arrays[-1]
 
-    def number(self, value: float) -> Number:
+    def number(self, value: float, place: int) -> Number:
         """What the op gets in place of a number that may change from call to call."""
         v = self.variable(value)
         self.graph.inputs.append(v)
-        self.numbers.append(Number(self, value, v, frozenset([v])))
-        return self.numbers[-1]
+        self.numbers[place] = Number(self, value, v, frozenset([place]))
+        return self.numbers[place]
 
     def constant(self, array: Any) -> Var:
         self.bytes += array.nbytes
@@ -76,6 +84,14 @@ class OpRecording(Recording):
         v = self.variable(array, "c")
         self.graph.constants[v] = array.copy()
         return v
+
+    def forget(self) -> None:
+        """Let go of all arrays (a tracer is its own root: a cycle)."""
+        for t in (*(self.known or ()), *self.numbers.values()):
+            t.value = t.trace = None
+            if isinstance(t, Tracer):
+                t.root = None  # type: ignore[assignment]
+        self.known = None
 
     def fail(self, why: str) -> None:
         raise _Unfit(why)
@@ -151,7 +167,8 @@ class OpProgram:
         self.entry = Entry(native, [native.patches.get(v, []) for v in (*variables, *made)])
         self.ids = self.entry.ids
         self.kinds = [(r.shape, r.dtype) for r in self.results]
-        self.cells = [(i, native.numbers[n.var]) for i, n in enumerate(recording.numbers)
+        self.given = len(variables)
+        self.cells = [(place, native.numbers[n.var]) for place, n in recording.numbers.items()
                       if n.var in native.numbers]  # fmt: skip
         direct = self.template if type(self.template) is tuple else (self.template,)
         self.direct = [r for r in direct if type(r) is _Result and not r.path] == self.results
@@ -179,31 +196,8 @@ class OpProgram:
 
         return place
 
-    def __call__(self, arrays: list[Any], numbers: list[float]) -> Any:
-        native, ids = self.native, self.ids
-        made = [empty(shape, dtype) for shape, dtype in self.kinds]
-        with _lock:
-            k = 0
-            for a in arrays:
-                ids[k] = id(a)
-                k += 1
-            for a in made:
-                ids[k] = id(a)
-                k += 1
-            for i, cell in self.cells:
-                cell.value = numbers[i]
-            if native.fallible:
-                native.status_array[0] = 0
-            if native.work > WORTH_SHARING and threads.get_num_threads() > 1:
-                team.run(self.entry.program, native.interpret, native.blas)
-            else:
-                self.entry.run(self.entry.at)
-            if native.fallible and native.status_array[0]:
-                raise _Refused
-        if self.single:
-            return made[0]
-        if self.direct:
-            return tuple(made)
+    def value(self, made: list[Any], arrays: list[Any]) -> Any:
+        """What the op gives, from the arrays that the program has computed."""
         found = dict(zip(map(id, self.results), made, strict=True))
 
         def value(x: Any) -> Any:
@@ -213,6 +207,57 @@ class OpProgram:
 
         return mapped(value, self.template)
 
+    def launcher(self) -> Callable[[list[Any], list[float]], Any]:
+        """A Python function ``f(arrays, numbers)`` that runs the program, and does no more than it must."""
+        native = self.native
+        sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in self.kinds]
+        names = [f"a{k}" for k in range(self.given)]
+        made = [f"o{k}" for k in range(len(self.kinds))]
+        lines = [f"{', '.join(names)}, = arrays"] if names else []
+        lines += [
+            f"{o} = {'empty' if size >= SMALLEST else 'small'}(*kinds[{k}])"
+            for k, (o, size) in enumerate(zip(made, sizes, strict=True))
+        ]
+        lines += ["with lock:"]
+        lines += [f"    ids[{k}] = id({name})" for k, name in enumerate(names + made)]
+        lines += [f"    cells[{k}].value = numbers[{i}]" for k, (i, _) in enumerate(self.cells)]
+        if native.fallible:
+            lines += ["    status[0] = 0"]
+        if native.work > WORTH_SHARING:
+            lines += ["    team(program, interpret, blas)"]
+        else:
+            lines += ["    run(at)"]
+        if native.fallible:
+            lines += ["    if status[0]: raise refused"]
+        direct = "(" + "".join(f"{o}, " for o in made) + ")"
+        if self.template is None:
+            direct = "None"
+        elif not self.direct:
+            direct = f"value([{', '.join(made)}], arrays)"
+        lines += ["return " + (made[0] if self.single else direct)]
+        head = (
+            "def made(lock, ids, cells, status, refused, team, program, interpret, blas, run, at, kinds,"
+            " empty, small, value):\n def launch(arrays, numbers):\n  "
+        )
+        return _factory(head + "\n  ".join(lines) + "\n return launch\n")(
+            _lock, self.entry.ids, [cell for _, cell in self.cells], native.status_array, _Refused,
+            team.run, self.entry.program, native.interpret, native.blas, self.entry.run,
+            self.entry.at, self.kinds,
+            empty, np.empty, self.value,
+        )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1024)
+def _factory(text: str) -> Callable[..., Any]:
+    space: dict[str, Any] = {}
+    exec(compile(text, "<kilograd op>", "exec"), space)
+    return space["made"]
+
+
+def dumps(x: Any) -> bytes:
+    """A value and its type: 1, 1.0 and True are not the same, nor are 0.0 and -0.0."""
+    return marshal.dumps(x, 2)  # from version 3 on, who else holds it matters
+
 
 def _key(x: Any, arrays: list[Any]) -> Any:
     """What the program depends on in an option; arrays in it are found on the way."""
@@ -220,10 +265,15 @@ def _key(x: Any, arrays: list[Any]) -> Any:
     if kind is np.ndarray:
         arrays.append(x)
         return x.dtype, x.shape, x.strides
-    if kind in _PLAIN:
+    if kind in _PLAIN or isinstance(x, np.dtype):
         return kind, x
     if kind is float:
-        return kind, x if x and x == x else str(x)
+        return dumps(x)
+    if kind is tuple and np.ndarray not in map(type, x):
+        try:
+            return dumps(x)
+        except ValueError:  # something else is in it
+            pass
     if kind in (tuple, list):
         return kind, *[_key(y, arrays) for y in x]
     if kind is slice:
@@ -234,11 +284,29 @@ def _key(x: Any, arrays: list[Any]) -> Any:
 
 
 _NUMPY: Any = object()  # in place of a program: this is NumPy's
-_FROZEN: Any = object()  # likewise: there is a program for each value of the numbers
 
 
-def run(fn: Callable[..., Any], args: Any, options: dict[str, Any], writes: bool = False) -> Any:
-    """``fn(*args, **options)``, natively if that can be; ``writes``: into arrays among ``args``."""
+class _Frozen:
+    """Likewise: there is a program for each value of some of the numbers (their places)."""
+
+    __slots__ = ("places",)
+
+    def __init__(self, places: frozenset[int]) -> None:
+        self.places = places
+
+
+def run(
+    fn: Callable[..., Any],
+    args: Any,
+    options: dict[str, Any],
+    writes: bool = False,
+    small: bool = False,
+) -> Any:
+    """``fn(*args, **options)``, natively if that can be.
+
+    ``writes``: into arrays among ``args``. ``small``: the arrays are, and the op takes NumPy many steps;
+    a program is worth making if the same is done often.
+    """
     arrays: list[Any] = []
     numbers: list[float] = []
     key: list[Any] = [fn]
@@ -246,23 +314,35 @@ def run(fn: Callable[..., Any], args: Any, options: dict[str, Any], writes: bool
         for a in args:
             if type(a) is np.ndarray:
                 arrays.append(a)
-                key.append((a.dtype, a.shape, a.strides))
+                key += a.dtype, a.shape, a.strides
             elif type(a) is float:
                 numbers.append(a)
                 key.append(float)
+            elif type(a) in _PLAIN:
+                key += type(a), a
             else:
                 key.append(_key(a, arrays))
         if options:
-            key.append(_key(options, arrays))
+            key += options
+            for a in options.values():
+                if type(a) in _PLAIN:
+                    key += type(a), a
+                else:
+                    key.append(_key(a, arrays))
         known = tuple(key)
         program = _programs.get(known)
-        if program is None:
-            program = _remember(known, _make(fn, args, options, writes, bool(numbers)))
-        if program is _FROZEN:
-            known = (known, *[_key(x, []) for x in numbers])
+        if program is None or type(program) is int:
+            if small and (program or 0) < OFTEN:
+                _remember(known, (program or 0) + 1)
+                return fn(*args, **options)
+            program = _remember(known, _make(fn, args, options, writes, len(arrays), frozenset()))
+        while type(program) is _Frozen:
+            known = (known, *[dumps(numbers[i]) for i in sorted(program.places)])
+            frozen = program
             program = _programs.get(known)
             if program is None:
-                program = _remember(known, _make(fn, args, options, writes, False))
+                program = _make(fn, args, options, writes, len(arrays), frozen.places)
+                _remember(known, program)
         if program is not _NUMPY:
             return program(arrays, numbers)
     except (_Unfit, _Refused):
@@ -279,31 +359,57 @@ def _remember(known: Any, program: Any) -> Any:
 
 
 def _make(
-    fn: Callable[..., Any], args: Any, options: dict[str, Any], writes: bool, numbers: bool
-) -> Any:
-    """A program for a call like this one; ``_NUMPY``, or with ``numbers`` ``_FROZEN``, if none can be."""
+    fn: Callable[..., Any], args: Any, options: dict[str, Any], writes: bool, count: int,
+    frozen: frozenset[int],
+) -> Any:  # fmt: skip
+    """A program for calls like this one: with ``count`` arrays, and some of its numbers as they are.
+
+    ``_NUMPY`` if there is none; ``_Frozen`` if more of the numbers have to be as they are.
+    """
     native_executor.load_twins()
-    try:
-        return _recorded(fn, args, options, writes, numbers)
-    except (_Unfit, Untraceable, TraceError, NotImplementedError):
-        return _FROZEN if numbers else _NUMPY
-    except TypeError:  # a number that is recorded is no float
-        if numbers:
-            return _FROZEN
-        raise
-
-
-def _recorded(fn: Any, args: Any, options: Any, writes: bool, numbers: bool) -> OpProgram:
+    every = frozenset(range(sum(type(x) is float for x in args)))
     recording = OpRecording()
+    try:
+        return _recorded(recording, fn, args, options, writes, count, frozen)
+    except (_Unfit, Untraceable, TraceError, NotImplementedError):
+        if recording.pinned:
+            return _Frozen(frozen | recording.pinned)
+        return _NUMPY if frozen == every else _Frozen(every)
+    except TypeError:  # a number that is recorded is no float
+        if frozen == every:
+            raise
+        return _Frozen(every)
 
-    def symbol(x: Any) -> Any:
-        if type(x) is np.ndarray:  # what an op is given as an option it may write to
-            return recording.array(x.copy(order="K") if writes else x)
-        return recording.number(x) if numbers and type(x) is float else x
 
-    given = mapped(symbol, tuple(args))
-    numbers, writes = False, True
-    chosen = mapped(symbol, options)
-    result = fn(*given, **chosen)
-    recording.open = False
-    return OpProgram(recording, result)
+def _recorded(
+    recording: OpRecording, fn: Any, args: Any, options: Any, writes: bool, count: int,
+    frozen: frozenset[int],
+) -> Callable[..., Any]:  # fmt: skip
+    given: list[Any] = []
+    floats = 0
+
+    def copied(x: Any) -> Any:
+        return recording.array(x.copy(order="K")) if type(x) is np.ndarray else x
+
+    def as_it_is(x: Any) -> Any:
+        return recording.array(x) if type(x) is np.ndarray else x
+
+    try:
+        for x in args:
+            if type(x) is not float:
+                given.append(mapped(copied if writes else as_it_is, x))
+                continue
+            given.append(x if floats in frozen else recording.number(x, floats))
+            floats += 1
+        chosen = mapped(copied, options)  # an op may write to what it is given as an option
+        result = fn(*given, **chosen)
+        if recording.pinned:
+            raise _Unfit("what is done depends on a number")
+        if len(recording.arrays) != count:
+            raise _Unfit("an array deep inside of an option")
+        program = OpProgram(recording, result)
+    finally:
+        recording.forget()
+    launch: Any = program.launcher()
+    launch.program = program
+    return launch

@@ -180,6 +180,8 @@ class Tracer(Recorded):
         self.root: Tracer = self
         self.path: tuple[Any, ...] = ()  # from the root to this view
         self.version = self.seen = 0
+        if trace.known is not None:
+            trace.known.append(self)
 
     @property
     def var(self) -> Var:
@@ -379,6 +381,8 @@ for _name in (
 
 class Recording:
     """The graph as it grows, and what could not be followed."""
+
+    known: list[Tracer] | None = None  # all tracers, where they are to be let go of at the end
 
     def __init__(self, fullgraph: bool = False) -> None:
         self.graph = Graph()

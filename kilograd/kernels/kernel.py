@@ -64,7 +64,7 @@ def kernel(fn: F) -> F:
 
 
 class Large:
-    """How a function of large arrays is run: ``LARGE.run(fn, args, options, writes=False)``.
+    """How a function of large arrays is run: ``LARGE.run(fn, args, options, writes, small)``.
 
     ``limit``: the number of elements from which an array is large. What is found here at first calls the
     function; ``import kilograd`` puts the compiler there, which takes it apart and runs it natively.
@@ -77,7 +77,9 @@ class Large:
         self.run: Callable[..., Any] = simply
 
 
-def simply(fn: Any, args: Any, options: dict[str, Any], writes: bool = False) -> Any:
+def simply(
+    fn: Any, args: Any, options: dict[str, Any], writes: bool = False, small: bool = False
+) -> Any:
     """``fn(*args, **options)``.
 
     >>> simply(max, (1, 2), {})

@@ -29,8 +29,8 @@ import numpy as np
 
 from kilograd.autograd.handle import RemovableHandle
 from kilograd.autograd.modes import ModeContext
-from kilograd.kernels.blocks import BLOCK, in_blocks
-from kilograd.kernels.kernel import CHANGES, OBSERVERS, TRACE, number
+from kilograd.kernels.blocks import in_blocks
+from kilograd.kernels.kernel import CHANGES, LARGE, OBSERVERS, TRACE, number
 from kilograd.tensor import Tensor, wrap
 
 Group = dict[str, Any]
@@ -74,6 +74,42 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
     wrapper._hooked = True  # type: ignore[attr-defined]
     return wrapper
+
+
+LARGE_PARAMETER = 1 << 14  # elements from which an update is worth a native loop
+_NOT_FOR_RULES = ("params", "param_names", "initial_lr")
+
+
+def _split(group: Group) -> tuple[list[float], dict[str, Any]]:
+    """The settings of a group that are floats, and which they are and what the others are."""
+    numbers: list[float] = []
+    floats: list[tuple[str, int | None]] = []
+    fixed = []
+    for name, value in group.items():
+        if isinstance(value, float):
+            floats.append((name, None))
+            numbers.append(float(value))
+        elif type(value) is tuple and all(isinstance(v, float) for v in value):
+            floats += [(name, i) for i in range(len(value))]
+            numbers += map(float, value)
+        elif name not in _NOT_FOR_RULES:
+            fixed.append((name, value))
+    return numbers, {"floats": tuple(floats), "fixed": tuple(fixed)}
+
+
+def _update_arrays(
+    p: Any, g: Any, *rest: Any, cls: Any, names: Any, fixed: Any, floats: Any
+) -> None:
+    """``cls.update`` on arrays and numbers alone: state by name, then the settings in ``floats``."""
+    state = {name: wrap(array) for name, array in zip(names, rest, strict=False)}
+    group: Group = dict(fixed)
+    for (name, place), value in zip(floats, rest[len(names) :], strict=True):
+        group[name] = value if place is None else (*group.get(name, ()), value)
+    rule = object.__new__(cls)
+    if type(p) is np.ndarray:
+        rule._update_in_blocks(p, g, state, group)
+    else:
+        rule.update(p, g, state, group)
 
 
 class _Required:
@@ -163,7 +199,7 @@ class Optimizer:
         if not eager:
             trace.saw_optimizer(self)
         for group in self.param_groups:
-            group = settings(group)
+            group, split = settings(group), None
             maximize = group.get("maximize")
             for p in group["params"]:
                 if p.grad is None:
@@ -182,12 +218,29 @@ class Optimizer:
                 if maximize:
                     g = -g
                 array = p.array
-                if array.size > BLOCK and self.blockwise and eager:
-                    self._update_in_blocks(array, g, state, group)
+                if array.size > LARGE_PARAMETER and self.blockwise and eager:
+                    if split is None:
+                        split = _split(group)
+                    self._update_large(array, g, state, group, *split)
                 else:
                     update(array, g, state, group)
                 p._cell[0] += 1
         return loss
+
+    def _update_large(
+        self, p: Any, g: Any, state: State, group: Group, numbers: Any, options: Any
+    ) -> None:
+        """The update as one native loop where that can be had, else in blocks.
+
+        It is run with the class's own defaults in place of ``self``, with all state in arrays, and the
+        settings that are floats as numbers that may change.
+        """
+        try:
+            arrays = [s.array for s in state.values()]
+        except AttributeError:  # state that is yet to be made
+            return self._update_in_blocks(p, g, state, group)
+        options |= {"cls": type(self), "names": tuple(state)}
+        LARGE.run(_update_arrays, (p, g, *arrays, *numbers), options, True)
 
     def _update_in_blocks(self, p: Any, g: Any, state: State, group: Group) -> None:
         parts = {k: s.array for k, s in state.items() if s is not None and s.array.shape == p.shape}
@@ -474,7 +527,7 @@ def choose(x: Any, limit: Any, yes: Any, no: Any) -> Any:
     >>> choose(6.0, 5.0, 1.0, 0.0)
     1.0
     """
-    if TRACE.get() is None:
+    if not hasattr(type(x), "__array_kernel__"):
         return yes if x > limit else no
     if isinstance(yes, tuple):
         return tuple([choose(x, limit, *pair) for pair in zip(yes, no, strict=True)])
