@@ -380,6 +380,14 @@ def _(r):
     yield Sample("empty", (r(0, 2),), {"axes": (0,)})
 
 
+@samples("repeat")
+def _(r):
+    yield Sample("2d", (r(2, 3),), {"times": (2, 3)})
+    yield Sample("new axes", (r(3),), {"times": (2, 1, 2)})
+    yield Sample("once", (r(2, 3),), {"times": (1, 1)})
+    yield Sample("0d", (r(),), {"times": (3,)})
+
+
 @samples("roll")
 def _(r):
     yield Sample("one", (r(3, 5),), {"shifts": 2, "axes": 1})
@@ -505,6 +513,12 @@ def _(r):
     yield Sample("columns", (r(3, 4), r.ints(3, 5, high=4)), {"axis": 1})
     yield Sample("rows, fewer", (r(3, 4), r.ints(2, 3, high=3)), {"axis": 0})
     yield Sample("vector", (r(4), np.array([1, 1, 0])), {"axis": 0})
+
+
+@samples("scatter_add")
+def _(r):
+    yield Sample("distinct", (r(3, 5), r(3, 2), np.array([[0, 2], [4, 0], [1, 3]])), {"axis": 1})
+    yield Sample("repeated", (r(3, 5), r(2, 5), r.ints(2, 5, high=3)), {"axis": 0})
 
 
 @samples("scatter_add_zeros")

@@ -154,7 +154,7 @@ class _Writer:
             if o.role == "load" and o.where is not None:
                 read[o.where] = name
             for d in range(rank):
-                if s[d] != 0 and not (d == inner and s[d] == 1):
+                if s[d] != 0 and not (d == inner and s[d] in (1, -1)):
                     self.line(1, f"{name}_{d} = {self.argument(s[d])}")
         for k, (v, dtype) in enumerate(self.scalars):
             code = LOADS[dtype]
@@ -309,10 +309,12 @@ class _Writer:
 
         def at(o: Operand, s: list[int]) -> str:
             name = names[id(o)]
-            here = index if s[d] == 1 else f"{index} * {name}_{d}"
-            before = offsets.get(id(o))
+            before = offsets.get(id(o), "")
             if s[d] == 0:
                 return before or "0"
+            if s[d] == -1:  # said in the text, it is done in vectors
+                return f"{before} - {index}"
+            here = index if s[d] == 1 else f"{index} * {name}_{d}"
             return f"{before} + {here}" if before else here
 
         for o, s in walking:

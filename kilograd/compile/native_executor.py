@@ -51,7 +51,7 @@ from kilograd.compile.numpy_executor import check, flat, shape_may_change
 from kilograd.compile.scalar import F32, F64, LOADS, costly, fusable
 from kilograd.errors import TraceError
 from kilograd.kernels import threads
-from kilograd.kernels.native import ahead, matmul, reductions, team
+from kilograd.kernels.native import ahead, matmul, moves, reductions, team
 from kilograd.kernels.native import build as native_build
 from kilograd.kernels.native.build import Kernel, bits
 from kilograd.kernels.native.plan import TWINS
@@ -66,6 +66,7 @@ _REDUCTIONS: dict[Any, Any] = {  # and the axis they take if none is given
     np.max: (reductions.max_over, None), np.min: (reductions.min_over, None),
     np.amax: (reductions.max_over, None), np.amin: (reductions.min_over, None),
 }  # fmt: skip
+_BITS = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 EXTRAS: list[Kernel] = []  # kernels that every program needs: the quick way adds its own
 
 
@@ -173,15 +174,23 @@ class Plan:
 
     def copy(self, to: Place, source: Place) -> None:
         """``to[...] = source``, with broadcasting and conversion."""
+        if to.dtype not in LOADS or source.dtype not in LOADS:  # float16, complex64: as bits
+            kind = _BITS.get(to.dtype.itemsize)
+            if to.dtype != source.dtype or kind is None:
+                raise NotImplementedError(f"a copy from {source.dtype} to {to.dtype}")
+            to, source = (Place(x.layout._replace(dtype=kind)) for x in (to, source))
         w = Var("to", to.shape, to.dtype)
         one = Var("from", source.shape, source.dtype, number=False)
         eq = Equation((w,), np.copy, (one,), {})
         step = Step("loop", [eq], to.shape)
         strides = broadcast_strides(source.shape, source.strides, to.shape)
         item, scale = source.dtype.itemsize, to.dtype.itemsize
+        steps = [tuple(s // item for s in strides), tuple(s // scale for s in to.strides)]
+        if to.size and moves.lower_turned(self, to, source, *loops.collapsed(to.shape, steps)):
+            return
         operands = [
-            loops.Operand(one, source.dtype, tuple(s // item for s in strides), "load"),
-            loops.Operand(w, to.dtype, tuple(s // scale for s in to.strides), "store"),
+            loops.Operand(one, source.dtype, steps[0], "load"),
+            loops.Operand(w, to.dtype, steps[1], "store"),
         ]
         self.loop(loops.write(step, operands, []), {one: source.layout, w: to.layout}, to.size)
 
@@ -231,7 +240,10 @@ def build(graph: Graph, sources: Any = ()) -> NativeProgram | None:
     steps += [(c.dtype, c.strides) for c in graph.constants.values()]
     if any(n % dtype.itemsize for dtype, s in steps for n in s):
         return None
-    return NativeProgram(graph, sources, strides)
+    try:
+        return NativeProgram(graph, sources, strides)
+    except NotImplementedError:  # a result of a dtype that has no native form
+        return None
 
 
 class Function:
@@ -672,6 +684,10 @@ class NativeProgram:
                 for v in step.sums:  # a sum of nothing
                     if v in self.needed:
                         plan.fill(Place(where[v]), 0)
+                continue
+            if len(step.equations) == 1 and step.equations[0].fn in _COPIES:
+                (to,), (source,) = step.gives(), step.reads()
+                plan.copy(Place(where[to]), Place(where[source]))
                 continue
             work *= max(1, len(step.equations) // 4 + 2 * sum(map(costly, step.equations)))
             parts = threads.get_num_threads() if work > WORTH_SHARING else 1

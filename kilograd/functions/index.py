@@ -43,11 +43,14 @@ def _integers(index: Any, name: str, wrong: type[Exception] = DtypeError) -> np.
     return array
 
 
+def _refused(name: str) -> str:
+    """What is said of an index that is out of range."""
+    return name + "(): index {bad} is out of bounds for a dimension with size {n}"
+
+
 def _in_range(index: np.ndarray, n: int, name: str, wrong: type[Exception] = ShapeError) -> None:
     """Raise unless every index is from 0 to n - 1."""
-    in_range(
-        index, n, name + "(): index {bad} is out of bounds for a dimension with size {n}", wrong
-    )
+    in_range(index, n, _refused(name), wrong)
 
 
 def _same_dtype(input: Tensor, source: Any, name: str, what: str = "source") -> None:
@@ -133,8 +136,8 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         x, flat = _one_dimension(input, index)
         return gather(x, 0, flat).reshape(at.shape)
     _fits(at, shape, axis, "gather", "input")
-    _in_range(at, shape[axis] if shape else 1, "gather")
-    return apply(ops.gather, (input, index), {"axis": axis})
+    refused = _refused("gather"), ShapeError
+    return apply(ops.gather, (input, index), {"axis": axis, "refused": refused})
 
 
 def _scatter_arguments(
@@ -167,7 +170,8 @@ def _scatter_arguments(
         _fits(at, src.shape, -1, name, "src")
         if tuple(src.shape) != at.shape:
             src = src[tuple(slice(0, n) for n in at.shape)]
-    _in_range(at, input.array.shape[axis], name)
+    if name != "scatter_add":  # which refuses as it goes
+        _in_range(at, input.array.shape[axis], name)
     return input, axis, index, src
 
 
@@ -225,8 +229,8 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     x, axis, at, v = _scatter_arguments(input, dim, index, src, "scatter_add")
     if at is None:
         return apply(ew.clone, (input,))
-    added = apply(ops.scatter_add_zeros, (v, at), {"shape": x.array.shape, "axis": axis})
-    y = apply(ew.add, (x, added))
+    refused = _refused("scatter_add"), ShapeError
+    y = apply(ops.scatter_add, (x, v, at), {"axis": axis, "refused": refused})
     return y if y.array.shape == shape else y.reshape(shape)
 
 

@@ -777,11 +777,7 @@ def repeat(self: Tensor, repeats: Shape) -> Tensor:
         raise ShapeError(
             f"repeat: Trying to create tensor with negative dimension in {list(times)}"
         )
-    shape = (1,) * (len(times) - len(shape)) + tuple(shape)
-    pairs = list(zip(times, shape, strict=True))
-    x = apply(ops.reshape, (self,), {"shape": tuple([k for _, n in pairs for k in (1, n)])})
-    x = apply(ops.broadcast_to, (x,), {"shape": tuple([k for pair in pairs for k in pair])})
-    return _copied(x, tuple([r * n for r, n in pairs]))
+    return apply(ops.repeat, (self,), {"times": tuple(times)})
 
 
 def _copied(x: Tensor, shape: tuple[int, ...]) -> Tensor:

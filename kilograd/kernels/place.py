@@ -74,13 +74,19 @@ def _grid(index: Array, axis: int) -> Any:
 
 
 @kernel
-def gather(x: Array, index: Array, axis: int) -> Array:
+def gather(
+    x: Array, index: Array, axis: int, refused: tuple[str, type[Exception]] | None = None
+) -> Array:
     """``y[i, j, k] = x[i, index[i, j, k], k]`` (for axis 1); index may be smaller than x.
+
+    ``refused``: what ``in_range`` is to say and raise where an index is out of bounds or negative.
 
     >>> gather(np.array([[1, 2], [3, 4]]), np.array([[1], [0]]), 1)
     array([[2],
            [3]])
     """
+    if refused is not None:
+        in_range(index, x.shape[axis] if x.ndim else 1, *refused)
     return x[_grid(index, axis)] if index.ndim else x.reshape(()).copy()
 
 

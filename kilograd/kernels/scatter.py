@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 
 from kilograd.kernels.kernel import kernel
+from kilograd.kernels.place import in_range
 
 
-def _add_flat(shape: tuple[int, ...], flat: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """zeros(shape) with values added at flat indices of the same shape."""
-    out = np.zeros(shape, values.dtype)
+def _add_flat(
+    shape: tuple[int, ...], flat: np.ndarray, values: np.ndarray, x: np.ndarray | None = None
+) -> np.ndarray:
+    """zeros(shape), or a copy of x, with values added at flat indices of the same shape."""
+    out = np.zeros(shape, values.dtype) if x is None else np.array(x, order="C")
     np.add.at(out.reshape(-1), flat.reshape(-1), values.reshape(-1))
     return out
 
@@ -88,16 +91,26 @@ def _places(shape: tuple[int, ...], axis: int, index: np.ndarray) -> np.ndarray:
 
 @kernel
 def scatter_add(
-    shape: tuple[int, ...], axis: int, index: np.ndarray, src: np.ndarray
+    shape: tuple[int, ...],
+    axis: int,
+    index: np.ndarray,
+    src: np.ndarray,
+    x: np.ndarray | None = None,
+    refused: tuple[str, type[Exception]] | None = None,
 ) -> np.ndarray:
     """torch.zeros(shape).scatter_add(axis, index, src): index (any shape <= shape, src) along axis.
+
+    With an ``x`` of that shape, x is what is added to (and not changed). ``refused``: what ``in_range``
+    is to say and raise where an index is out of bounds.
 
     >>> scatter_add((2, 3), 1, np.array([[0, 0], [2, 1]]), np.array([[1, 2], [3, 4]]))
     array([[3, 0, 0],
            [0, 4, 3]])
     """
     src = src[tuple(map(slice, index.shape))]
-    return _add_flat(shape, _places(shape, axis, index), src)
+    if refused is not None:
+        in_range(index, shape[axis] if shape else 1, *refused)
+    return _add_flat(shape, _places(shape, axis, index), src, x)
 
 
 @kernel

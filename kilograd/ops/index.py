@@ -142,9 +142,12 @@ def _(g, index, axis):
 
 
 @op
-def gather(x, index, *, axis):
-    """``y[i, j, k] = x[i, index[i, j, k], k]`` (for axis 1); index may be smaller than x."""
-    return place.gather(x, index, axis)
+def gather(x, index, *, axis, refused=None):
+    """``y[i, j, k] = x[i, index[i, j, k], k]`` (for axis 1); index may be smaller than x.
+
+    ``refused``: the message and the exception for an index that is negative or too large.
+    """
+    return place.gather(x, index, axis, refused)
 
 
 @gather.vjp("x")
@@ -161,6 +164,24 @@ def scatter_add_zeros(v, index, *, shape, axis):
 
 
 @scatter_add_zeros.vjp("v")
+def _(g, index, axis):
+    return gather(g, index, axis=axis)
+
+
+@op
+def scatter_add(x, v, index, *, axis, refused=None):
+    """``x`` with ``y[i, index[i, j, k], k] += v[i, j, k]`` (for axis 1); ``refused`` as in ``gather``."""
+    if index.ndim == 0:
+        return x + v.reshape(x.shape)
+    return kernels.scatter_add(x.shape, axis, index, v, x, refused)
+
+
+@scatter_add.vjp("x")
+def _(g):
+    return g
+
+
+@scatter_add.vjp("v")
 def _(g, index, axis):
     return gather(g, index, axis=axis)
 

@@ -76,6 +76,26 @@ def _(g):
     return g
 
 
+def _copies_apart(shape, times):
+    """The shape in which an array repeated along its axes has an axis for the copies before each."""
+    shape = (1,) * (len(times) - len(shape)) + tuple(shape)
+    return tuple([n for pair in zip(times, shape, strict=True) for n in pair])
+
+
+@op
+def repeat(x, *, times):
+    """``times[i]`` copies one after the other along axis i; axes of size 1 come in front."""
+    once = _copies_apart(x.shape, (1,) * len(times))
+    y = np.broadcast_to(x.reshape(once), _copies_apart(x.shape, times)).copy()
+    return y.reshape(tuple([a * b for a, b in zip(y.shape[::2], y.shape[1::2], strict=True)]))
+
+
+@repeat.vjp("x")
+def _(g, x_shape, times):
+    copies = g.reshape(_copies_apart(x_shape, times))
+    return copies.sum(axis=tuple(range(0, copies.ndim, 2))).reshape(x_shape)
+
+
 @op
 def concatenate(*xs, axis):
     """Arrays joined along an axis."""

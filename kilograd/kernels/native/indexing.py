@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from kilograd.kernels import place, scatter
-from kilograd.kernels.native.build import inline, native, share
+from kilograd.kernels.native.build import T, inline, native, share
+from kilograd.kernels.native.moves import MOVERS
 from kilograd.kernels.native.plan import floats, twin
 
-_MOVERS = {4: np.dtype(np.float32), 8: np.dtype(np.float64)}  # any element is moved as a float
+STRETCH = 512  # indices that are checked before they are used
 
 
 @inline
@@ -82,36 +83,78 @@ def add_slices(v, index, y, status, outer, n, inner, count, lowest, skipped, par
                     y[to + j] += v[at + j]
 
 
+@inline
+def checked(index, start, stop, n, lowest, status):
+    """Whether a stretch of indices is within bounds; else the status is set."""
+    outside = 0
+    for i in range(start, stop):
+        outside |= (index[i] < lowest) | (index[i] >= n)
+    if outside:
+        status[0] = 1
+    return outside == 0
+
+
+# Indices are checked by the stretch before they are used: then neither loop decides anything.
+
+
 @native("T* x, i64* index, T* y, i64* status, i64 outer, i64 n, i64 inner, i64 count, i64 lowest")
 def take_elements(x, index, y, status, outer, n, inner, count, lowest, part, parts):
     """y[o, k, j] = x[o, index[o, k, j], j]."""
-    start, stop = planes(outer, part, parts)
-    first, last = columns(outer, inner, part, parts)
-    for o in range(start, stop):
-        for k in range(count):
-            at = (o * count + k) * inner
-            for j in range(first, last):
-                row = place_of(index[at + j], n, lowest, status)
-                if row >= 0:
-                    y[at + j] = x[(o * n + row) * inner + j]
+    if inner == 1:
+        start, stop = share(outer * count, part, parts)
+        while start < stop:
+            o = start // count
+            end = min(start + STRETCH, stop, (o + 1) * count)
+            if checked(index, start, end, n, lowest, status):
+                for i in range(start, end):
+                    row = index[i]
+                    y[i] = x[o * n + (row + n if row < 0 else row)]
+            start = end
+        return
+    start, stop = share(outer * count, part, parts)
+    for i in range(start, stop):
+        plane = i // count * n * inner
+        for first in range(0, inner, STRETCH):
+            some, at = min(STRETCH, inner - first), i * inner + first
+            if checked(index, at, at + some, n, lowest, status):
+                for j in range(some):
+                    row = index[at + j]
+                    y[at + j] = x[plane + (row + n if row < 0 else row) * inner + first + j]
 
 
 @native(
-    "T* v, i64* index, T* y, i64* status, i64 outer, i64 n, i64 inner, i64 count, i64 lowest,"
-    "i64 adds"
+    "T* x, i64 from_x, T* v, i64* index, T* y, i64* status, i64 outer, i64 n, i64 inner, i64 count,"
+    "i64 lowest, i64 adds"
 )
-def put_elements(v, index, y, status, outer, n, inner, count, lowest, adds, part, parts):
-    """y[o, index[o, k, j], j] = v[o, k, j], or += where ``adds``."""
+def put_elements(x, from_x, v, index, y, status, outer, n, inner, count, lowest, adds, part, parts):
+    """y[o, index[o, k, j], j] = v[o, k, j], or += where ``adds``; y begins as x, or as zeros."""
     start, stop = planes(outer, part, parts)
-    first, last = columns(outer, inner, part, parts)
+    left, right = columns(outer, inner, part, parts)
+    rows, width, end = (1, count, count * right) if inner == 1 else (count, inner, right)
     for o in range(start, stop):
-        for k in range(count):
-            at = (o * count + k) * inner
-            for j in range(first, last):
-                row = place_of(index[at + j], n, lowest, status)
-                if row >= 0:
-                    to = (o * n + row) * inner + j
-                    y[to] = y[to] + v[at + j] if adds else v[at + j]
+        base = o * n * inner
+        for to in range(base, base + n * inner, max(inner, 1)):
+            if from_x:
+                for j in range(to + left, to + right):
+                    y[j] = x[j]
+            else:
+                for j in range(to + left, to + right):
+                    y[j] = T(0)
+        for k in range(rows):
+            for first in range(left, end, STRETCH):
+                at, some = (o * rows + k) * width + first, min(STRETCH, end - first)
+                if not checked(index, at, at + some, n, lowest, status):
+                    continue
+                step = 1 if inner > 1 else 0
+                to = base + first * step
+                if adds:
+                    for j in range(some):
+                        row = index[at + j]
+                        y[to + (row + n if row < 0 else row) * inner + j * step] += v[at + j]
+                else:
+                    for j in range(some):
+                        row = index[at + j]
+                        y[to + (row + n if row < 0 else row) * inner + j * step] = v[at + j]
 
 
 @native("i64* classes, i64* y, i64* status, i64 n, i64 count")
@@ -142,7 +185,7 @@ def find_outside(index, status, size, n, part, parts):
 
 def take_slices_along(plan: Any, x: Any, index: Any, axis: int, wraps: bool = True) -> Any:
     """``x.take(index, axis)``, index of any shape."""
-    if index.dtype != np.int64 or x.dtype.itemsize not in _MOVERS or x.dtype.kind == "c":
+    if index.dtype != np.int64 or x.dtype.itemsize not in MOVERS or x.dtype.kind == "c":
         return NotImplemented
     if not x.ndim or not -x.ndim <= axis < x.ndim:
         return NotImplemented
@@ -152,7 +195,7 @@ def take_slices_along(plan: Any, x: Any, index: Any, axis: int, wraps: bool = Tr
     y = plan.empty((*before, *index.shape, *after), x.dtype)
     plan.call(
         take_slices, plan.as_contiguous(x), plan.as_contiguous(index), y, plan.status(), outer, n,
-        inner, index.size, -n if wraps else 0, dtype=_MOVERS[x.dtype.itemsize], work=y.size,
+        inner, index.size, -n if wraps else 0, dtype=MOVERS[x.dtype.itemsize], work=y.size,
     )  # fmt: skip
     return y
 
@@ -266,30 +309,31 @@ def _elements(shape: Any, index: Any, axis: int) -> tuple[int, int, int, int] | 
 
 
 @twin(place.gather)
-def gather(plan: Any, x: Any, index: Any, axis: int) -> Any:
+def gather(plan: Any, x: Any, index: Any, axis: int, refused: Any = None) -> Any:
     """``kernels.place.gather``, index as large as x along the other axes."""
     seen = _elements(x.shape, index, axis)
-    if seen is None or x.dtype.itemsize not in _MOVERS or x.dtype.kind == "c":
+    if seen is None or x.dtype.itemsize not in MOVERS or x.dtype.kind == "c":
         return NotImplemented
     y = plan.empty(tuple(index.shape), x.dtype)
     plan.call(
         take_elements, plan.as_contiguous(x), plan.as_contiguous(index), y, plan.status(), *seen,
-        -seen[1], dtype=_MOVERS[x.dtype.itemsize], work=2 * y.size,
+        -seen[1] if refused is None else 0, dtype=MOVERS[x.dtype.itemsize], work=2 * y.size,
     )  # fmt: skip
     return y
 
 
 def put_elements_along(
-    plan: Any, v: Any, index: Any, shape: Any, axis: int, adds: bool, lowest: Any
+    plan: Any, x: Any, v: Any, index: Any, shape: Any, axis: int, adds: bool, lowest: Any
 ) -> Any:
-    """Zeros of a shape with ``v`` written or added at places along an axis."""
+    """x, or zeros of a shape, with ``v`` written or added at places along an axis."""
     seen = _elements(shape, index, axis)
-    if seen is None or not floats(v) or tuple(v.shape) != tuple(index.shape):
+    if seen is None or not floats(x, v) or tuple(v.shape) != tuple(index.shape):
         return NotImplemented
-    y = plan.zeros(tuple(shape), v.dtype)
+    y = plan.empty(tuple(shape), v.dtype)
     plan.call(
-        put_elements, plan.as_contiguous(v), plan.as_contiguous(index), y, plan.status(), *seen,
-        -seen[1] if lowest is None else lowest, adds, dtype=v.dtype, work=2 * v.size,
+        put_elements, None if x is None else plan.as_contiguous(x), int(x is not None),
+        plan.as_contiguous(v), plan.as_contiguous(index), y, plan.status(), *seen,
+        -seen[1] if lowest is None else lowest, adds, dtype=v.dtype, work=y.size + 2 * v.size,
     )  # fmt: skip
     return y
 
@@ -297,13 +341,15 @@ def put_elements_along(
 @twin(place.scatter_zeros)
 def scatter_zeros(plan: Any, v: Any, index: Any, shape: Any, axis: int) -> Any:
     """``kernels.place.scatter_zeros``."""
-    return put_elements_along(plan, v, index, shape, axis, False, None)
+    return put_elements_along(plan, None, v, index, shape, axis, False, None)
 
 
 @twin(scatter.scatter_add)
-def scatter_add(plan: Any, shape: Any, axis: int, index: Any, src: Any) -> Any:
+def scatter_add(
+    plan: Any, shape: Any, axis: int, index: Any, src: Any, x: Any = None, refused: Any = None
+) -> Any:
     """``kernels.scatter.scatter_add``."""
-    return put_elements_along(plan, src, index, shape, axis, True, 0)
+    return put_elements_along(plan, x, src, index, shape, axis, True, 0)
 
 
 # --- classes --------------------------------------------------------------------------------------

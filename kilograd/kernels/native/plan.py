@@ -65,6 +65,10 @@ class AtOnce:
         """``to[...] = source``, with broadcasting and conversion."""
         to[...] = source
 
+    def fill(self, to: Any, value: float) -> None:
+        """Give every element one value."""
+        to[...] = value
+
     def call(self, kernel: Kernel, *args: Any, dtype: Any, work: int = 0) -> None:
         """Call a native kernel compiled for ``dtype``: arrays, numbers, or None for no array.
 

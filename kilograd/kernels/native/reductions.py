@@ -15,6 +15,7 @@ from kilograd.kernels.native.build import Kernel, T, f64, inline, native, share
 from kilograd.kernels.native.plan import FLOATS, size
 
 SHORT = 16  # rows shorter than this are better taken as columns, where there are several planes
+FEW = 8  # rows that need no sum in float64
 PIECE = 8192  # elements of a long row that one thread sums
 
 
@@ -47,13 +48,25 @@ def sum_columns(x, y, acc, n, rows, width, count, part, parts):
     """x (n, rows, width) -> y (n, width), divided by ``count``.
 
     Sums of eight rows are added up in float64 (``acc``, of y's size), for columns that fit the
-    first-level cache.
+    first-level cache; a few rows are added up where the result goes.
     """
     at, stop = share(n * width, part, parts)
     while at < stop:
         first = at % width
         m = min(stop - at, width - first, 1024)
         base = at // width * rows * width + first
+        if rows <= FEW:
+            for j in range(m):
+                y[at + j] = x[base + j]
+            for r in range(1, rows):
+                p = base + r * width
+                for j in range(m):
+                    y[at + j] += x[p + j]
+            if count != f64(1):
+                for j in range(at, at + m):
+                    y[j] = T(f64(y[j]) / count)
+            at += m
+            continue
         for j in range(m):
             acc[at + j] = f64(0)
         for r in range(0, rows - 7, 8):
