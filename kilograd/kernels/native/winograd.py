@@ -37,6 +37,7 @@ POINTS = 6  # of a row
 A, B = 0.75, 1.5  # the points other than 0 and infinity are ± these
 MOST = 16  # threads that have scratch
 PANEL = 1 << 18  # elements of V, and of M, aimed at
+SHARES = 8  # panels that few images are cut in
 TOTALS = 1 << 24  # elements of all threads' weight gradients, at most
 
 # --- vectors --------------------------------------------------------------------------------------
@@ -219,11 +220,11 @@ def to_points(
 
 @vector(
     "T* w, T* bias, T* u, T* matrix, T* memory, i64 lanes, i64 biased, i64 Cs, i64 Ct, i64 k, "
-    "i64 of_source, i64 of_target, i64 back, i64 most"
+    "i64 of_source, i64 of_target, i64 back, i64 pitch, i64 most"
 )
 def transform_weights(
-    w, bias, u, matrix, memory, lanes, biased, Cs, Ct, k, of_source, of_target, back, most, part,
-    parts,
+    w, bias, u, matrix, memory, lanes, biased, Cs, Ct, k, of_source, of_target, back, pitch, most,
+    part, parts,
 ):  # fmt: skip
     """u (36, Ct / some vectors, Cs, some vectors): the points of w; then the bias, and zeros.
 
@@ -255,23 +256,23 @@ def transform_weights(
             for j in range(POINTS):
                 u_at = (block * Cs + c * width + v - block) * lanes
                 mixed(
-                    u, u_at + j * Cs * vectors * lanes, POINTS * Cs * vectors * lanes,
+                    u, u_at + j * pitch, POINTS * pitch,
                     memory, lines + j * 5 * lanes, lanes, k, matrix, 0,
                 )  # fmt: skip
     if part == 0:
-        at = POINTS * POINTS * Cs * vectors * lanes
+        at = POINTS * POINTS * pitch
         for i in range((vectors + 1) * lanes):
             u[at + i] = bias[i] if biased == 1 and i < Ct else T(0)
 
 
 @vector(
     "T* x, T* y, T* u, T* memory, i64 size, i64 lanes, i64 N, i64 Cs, i64 H, i64 W, i64 Ct, i64 OH, "
-    "i64 OW, i64 ah, i64 aw, i64 m, i64 th, i64 tw, i64 M, i64 bands, i64 R, i64 v_pitch, "
-    "i64 m_pitch, i64 tall, i64 wide, i64 most"
+    "i64 OW, i64 ah, i64 aw, i64 m, i64 th, i64 tw, i64 M, i64 bands, i64 R, i64 u_pitch, "
+    "i64 v_pitch, i64 m_pitch, i64 tall, i64 wide, i64 most"
 )
 def correlate_points(
-    x, y, u, memory, size, lanes, N, Cs, H, W, Ct, OH, OW, ah, aw, m, th, tw, M, bands, R, v_pitch,
-    m_pitch, tall, wide, most, part, parts,
+    x, y, u, memory, size, lanes, N, Cs, H, W, Ct, OH, OW, ah, aw, m, th, tw, M, bands, R, u_pitch,
+    v_pitch, m_pitch, tall, wide, most, part, parts,
 ):  # fmt: skip
     """y (N, Ct, OH, OW) from x (N, Cs, H, W) and the weights' points, by panels of tiles.
 
@@ -285,7 +286,7 @@ def correlate_points(
     lines = turned + (max(tall * W, m * OW) + lanes) * lanes
     v_at = lines + POINTS * max(wide, 4 * tw) * lanes
     m_at = v_at + square * v_pitch
-    shift = square * Cs * targets * lanes
+    shift = square * u_pitch
     unit, stop = share(N * bands, part, parts)
     while unit < stop:
         images, image, row, rows = min(M, stop - unit), unit, 0, th
@@ -304,47 +305,47 @@ def correlate_points(
                     wide, rows, tw, memory, turned, lines,
                     v_at + (k * area * sources + v) * lanes, sources * lanes, v_pitch, lanes,
                 )  # fmt: skip
-        for p in range(square):
-            for v in range(0, targets, WIDEST):
-                width = min(WIDEST, targets - v)
-                high = HIGH if width == WIDEST else 8
-                panel = (p * targets + v) * Cs * lanes
-                soon, line = panel + width * Cs * lanes, 0
+        for block in range(0, targets, WIDEST):
+            width = min(WIDEST, targets - block)
+            high = HIGH if width == WIDEST else 8
+            for p in range(square):
+                panel = p * u_pitch + block * Cs * lanes
+                soon, line = panel + u_pitch, 0
                 for t in range(0, tiles, high):
                     tile(
-                        width, memory, m_at + p * m_pitch + (t * targets + v) * lanes,
-                        targets * lanes, 0, memory, v_at + p * v_pitch + t * sources * lanes,
-                        sources * lanes, 1, min(high, tiles - t), u, panel, Cs,
-                        u, soon + line * lanes, width * lanes,
+                        width, memory, m_at + p * m_pitch + t * width * lanes, width * lanes, 0,
+                        memory, v_at + p * v_pitch + t * sources * lanes, sources * lanes, 1,
+                        min(high, tiles - t), u, panel, Cs, u, soon + line * lanes, width * lanes,
                     )  # fmt: skip
                     line = (line + 1) % width
-        for v in range(targets):
-            for k in range(images):
-                for i in range(rows):
-                    for t in range(tw):
-                        at = m_at + (((k * rows + i) * tw + t) * targets + v) * lanes
-                        for j in range(POINTS):
-                            results(
-                                m, memory, lines + (t * POINTS + j) * lanes, tw * POINTS * lanes,
-                                memory, at + j * m_pitch, POINTS * m_pitch,
-                                u, shift + targets * lanes,
-                            )  # fmt: skip
-                    have = min(m, OH - m * (row + i))
-                    # What the last tile has too much, the next row writes over.
-                    for j in range(have):
+            for v in range(width):
+                o = (block + v) * lanes
+                for k in range(images):
+                    for i in range(rows):
                         for t in range(tw):
-                            results(
-                                m, memory, turned + (j * OW + m * t) * lanes, lanes,
-                                memory, lines + (j * tw + t) * POINTS * lanes, lanes,
-                                u, shift + v * lanes,
+                            at = m_at + (((k * rows + i) * tw + t) * width + v) * lanes
+                            for j in range(POINTS):
+                                results(
+                                    m, memory, lines + (t * POINTS + j) * lanes,
+                                    tw * POINTS * lanes, memory, at + j * m_pitch, POINTS * m_pitch,
+                                    u, shift + targets * lanes,
+                                )  # fmt: skip
+                        have = min(m, OH - m * (row + i))
+                        # What the last tile has too much, the next row writes over.
+                        for j in range(have):
+                            for t in range(tw):
+                                results(
+                                    m, memory, turned + (j * OW + m * t) * lanes, lanes,
+                                    memory, lines + (j * tw + t) * POINTS * lanes, lanes,
+                                    u, shift + o,
+                                )  # fmt: skip
+                        y_at = (((image + k) * Ct + o) * OH + m * (row + i)) * OW
+                        for j in range(0, have * OW, lanes):
+                            n = min(lanes, have * OW - j)
+                            turn(
+                                y, y_at + j, OH * OW, memory, turned + j * lanes, lanes,
+                                n, min(lanes, Ct - o), n,
                             )  # fmt: skip
-                    y_at = (((image + k) * Ct + v * lanes) * OH + m * (row + i)) * OW
-                    for j in range(0, have * OW, lanes):
-                        n = min(lanes, have * OW - j)
-                        turn(
-                            y, y_at + j, OH * OW, memory, turned + j * lanes, lanes,
-                            n, min(lanes, Ct - v * lanes), n,
-                        )  # fmt: skip
 
 
 # --- the gradient of the weights ------------------------------------------------------------------
@@ -353,11 +354,11 @@ def correlate_points(
 @vector(
     "T* g, T* x, T* total, i64* used, T* memory, i64 size, i64 lanes, i64 N, i64 Cs, i64 H, i64 W, "
     "i64 Ct, i64 OH, i64 OW, i64 ah, i64 aw, i64 m, i64 th, i64 tw, i64 M, i64 bands, i64 R, "
-    "i64 v_pitch, i64 g_pitch, i64 tall, i64 wide, i64 most"
+    "i64 pitch, i64 v_pitch, i64 g_pitch, i64 tall, i64 wide, i64 most"
 )
 def weight_points(
     g, x, total, used, memory, size, lanes, N, Cs, H, W, Ct, OH, OW, ah, aw, m, th, tw, M, bands, R,
-    v_pitch, g_pitch, tall, wide, most, part, parts,
+    pitch, v_pitch, g_pitch, tall, wide, most, part, parts,
 ):  # fmt: skip
     """total[part] (36, Ct + 8, Cs): products of the points of g with those of x, over all tiles."""
     if part >= most:
@@ -366,14 +367,14 @@ def weight_points(
     if part == 0:
         used[0] = parts
     columns, outputs = -(-Cs // lanes), -(-Ct // lanes)
-    total_at = part * square * (Ct + 8) * columns * lanes
+    total_at = part * square * pitch
     turned = skip(memory) + part * size
     lines = turned + max(tall * W, m * R * OW) * lanes
     v_at = lines + POINTS * max(wide, m * tw) * lanes
     g_at = v_at + square * v_pitch
     unit, stop = share(N * bands, part, parts)
     if unit == stop:
-        for i in range(square * (Ct + 8) * columns * lanes):
+        for i in range(square * pitch):
             total[total_at + i] = T(0)
     add = 0
     while unit < stop:
@@ -411,7 +412,7 @@ def weight_points(
                 width = min(WIDEST, columns - v)
                 high = HIGH if width == WIDEST else 8
                 for o in range(0, Ct, high):
-                    to = total_at + ((p * (Ct + 8) + o) * columns + v) * lanes
+                    to = total_at + p * pitch + (o * columns + v) * lanes
                     tile(
                         width, total, to, columns * lanes, add,
                         memory, g_at + p * g_pitch + o, 1, outputs * lanes, min(high, Ct - o),
@@ -422,14 +423,13 @@ def weight_points(
 
 
 @vector(
-    "T* total, i64* used, T* y, T* matrix, T* memory, i64 lanes, i64 Ct, i64 Cs, i64 k, i64 most"
+    "T* total, i64* used, T* y, T* matrix, T* memory, i64 lanes, i64 Ct, i64 Cs, i64 k, i64 pitch, i64 most"
 )
-def weights_of_points(total, used, y, matrix, memory, lanes, Ct, Cs, k, most, part, parts):
+def weights_of_points(total, used, y, matrix, memory, lanes, Ct, Cs, k, pitch, most, part, parts):
     """y (Ct, Cs, k, k): the sum of what the parts have made, taken back from the points to taps."""
     if part >= most:
         return
     parts, columns = min(parts, most), -(-Cs // lanes)
-    pitch = (Ct + 8) * columns * lanes
     lines = skip(memory) + part * 72 * lanes
     taps = lines + POINTS * POINTS * lanes
     first, stop = share(Ct, part, parts)
@@ -491,8 +491,9 @@ class _Panels(NamedTuple):
 
 def _panels(N: int, m: int, OH: int, OW: int, channels: int) -> _Panels:
     th, tw = -(-OH // m), -(-OW // m)
-    want = max(PANEL // (POINTS * POINTS * channels), 24)
-    want = min(want, -(-N * th * tw // MOST))
+    want = min(max(PANEL // (POINTS * POINTS * channels), 24), 64)
+    if N < SHARES:  # of few images threads share the bands
+        want = min(want, max(-(-N * th * tw // SHARES), 12))
     images, bands, rows = 1, 1, th
     if th * tw <= want:
         images = want // (th * tw)
@@ -544,20 +545,21 @@ def correlate(plan: Any, x: Any, w: Any, bias: Any, y: Any, shape: Any, back: bo
     sources, targets = -(-Cs // lanes), -(-Ct // lanes)
     most = min(MOST, shape.N * cut.bands)
     v_pitch = _odd(cut.tiles * sources * lanes, lanes)
-    m_pitch = _odd((cut.tiles + 8) * targets * lanes, lanes)
+    m_pitch = _odd((cut.tiles + 8) * min(targets, 4) * lanes, lanes)
     size = (max(cut.tall * W, cut.m * OW) + lanes + POINTS * max(cut.wide, 4 * cut.tw)) * lanes
     size += POINTS * POINTS * (v_pitch + m_pitch)
-    u = plan.empty((POINTS * POINTS * Cs * targets * lanes + (targets + 1) * lanes,), dtype)
+    u_pitch = _odd(Cs * targets * lanes, lanes)
+    u = plan.empty((POINTS * POINTS * u_pitch + (targets + 1) * lanes,), dtype)
     matrix = np.ascontiguousarray(_points_of_weights(k, k, dtype).T)
     plan.call(
         transform_weights, w, bias, u, matrix, plan.empty((MOST * 64 * lanes + 16,), dtype), lanes,
-        int(bias is not None), Cs, Ct, k, of_source, of_target, int(back), MOST, dtype=dtype,
+        int(bias is not None), Cs, Ct, k, of_source, of_target, int(back), u_pitch, MOST, dtype=dtype,
         work=Cs * Ct * K,
     )  # fmt: skip
     plan.call(
         correlate_points, x, y, u, plan.empty((most * size + 16,), dtype), size, lanes, shape.N, Cs,
-        H, W, Ct, OH, OW, ah, aw, cut.m, cut.th, cut.tw, cut.images, cut.bands, cut.rows, v_pitch,
-        m_pitch, cut.tall, cut.wide, most, dtype=dtype, work=shape.work,
+        H, W, Ct, OH, OW, ah, aw, cut.m, cut.th, cut.tw, cut.images, cut.bands, cut.rows, u_pitch,
+        v_pitch, m_pitch, cut.tall, cut.wide, most, dtype=dtype, work=shape.work,
     )  # fmt: skip
 
 
@@ -567,7 +569,8 @@ def weight_grad(plan: Any, g: Any, x: Any, y: Any, shape: Any) -> None:
     Cs, Ct = shape.C, shape.outputs
     cut = _panels(shape.N, POINTS + 1 - k, shape.OH, shape.OW, max(Cs, Ct))
     columns, outputs = -(-Cs // lanes), -(-Ct // lanes)
-    totals = POINTS * POINTS * (Ct + 8) * columns * lanes
+    pitch = _odd((Ct + 8) * columns * lanes, lanes)
+    totals = POINTS * POINTS * pitch
     most = max(2, min(MOST, shape.N * cut.bands, TOTALS // totals))
     v_pitch = _odd(cut.tiles * columns * lanes, lanes)
     g_pitch = _odd(cut.tiles * outputs * lanes, lanes)
@@ -577,11 +580,11 @@ def weight_grad(plan: Any, g: Any, x: Any, y: Any, shape: Any) -> None:
     plan.call(
         weight_points, g, x, total, used, plan.empty((most * size + 16,), dtype), size, lanes,
         shape.N, Cs, shape.H, shape.W, Ct, shape.OH, shape.OW, *(pair[0] for pair in shape.padding),
-        cut.m, cut.th, cut.tw, cut.images, cut.bands, cut.rows, v_pitch, g_pitch, cut.tall,
+        cut.m, cut.th, cut.tw, cut.images, cut.bands, cut.rows, pitch, v_pitch, g_pitch, cut.tall,
         cut.wide, most, dtype=dtype, work=shape.work,
     )  # fmt: skip
     plan.call(
         weights_of_points, total, used, y, _points_of_weights(k, POINTS, dtype),
-        plan.empty((MOST * 72 * lanes + 16,), dtype), lanes, Ct, Cs, k, MOST, dtype=dtype,
+        plan.empty((MOST * 72 * lanes + 16,), dtype), lanes, Ct, Cs, k, pitch, MOST, dtype=dtype,
         work=POINTS * POINTS * Ct * Cs,
     )  # fmt: skip
