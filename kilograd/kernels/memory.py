@@ -4,6 +4,9 @@ The system hands out large memory as pages that are cleared one by one when they
 takes longer than an addition over them, and NumPy's arrays begin wherever the allocator likes. Arrays from
 ``empty`` begin at a page, so that vectors do not straddle cache lines, and their memory goes back to a
 pool when the last array over it is gone.
+
+The pool makes a process hold at most a quarter more than it once needed at a time: a training step uses the same
+memory every time, while a program that has become smaller gives the rest back after a while.
 """
 
 from __future__ import annotations
@@ -16,9 +19,11 @@ from typing import Any
 import numpy as np
 
 SMALLEST = 1 << 17  # bytes: below, NumPy's own allocator is quicker
-SPARE = 1 << 25  # bytes that the pool may hold, however little is in use
+SPARE = 1 << 25  # bytes that may be held, however little was ever in use
+FORGET = 1 << 14  # so many frees after which the most that was in use is forgotten
 _free: dict[int, list[Any]] = {}  # size → memory of that size, the last used at the end
-_bytes = [0, 0]  # in use, and free
+_bytes = [0, 0, 0]  # in use, free, and the most that were in use lately
+_frees = 0
 
 
 class Block(np.ndarray):
@@ -40,12 +45,17 @@ def size_class(size: int) -> int:
 
 
 def _give(memory: Any) -> None:
+    global _frees
     size = len(memory)
     _bytes[0] -= size
     _bytes[1] += size
     _free.setdefault(size, []).append(memory)
-    if _bytes[1] > max(SPARE, _bytes[0]):
-        trim(max(SPARE, _bytes[0]))
+    _frees += 1
+    if _frees > FORGET:
+        _frees, _bytes[2] = 0, _bytes[0]
+    most = max(SPARE, _bytes[2] + _bytes[2] // 4)  # sizes do not always meet again
+    if _bytes[0] + _bytes[1] > most:
+        trim(most - _bytes[0])
 
 
 def trim(most: int = 0) -> None:
@@ -58,6 +68,22 @@ def trim(most: int = 0) -> None:
                 _bytes[1] -= size
         if not kept:
             _free.pop(size, None)
+        if _bytes[1] <= most:
+            return
+
+
+def _take(size: int) -> Any:
+    """Free memory of exactly this size, or None."""
+    kept = _free.get(size)
+    try:
+        memory = kept.pop() if kept else None
+    except IndexError:  # another thread was quicker
+        return None
+    if memory is not None:
+        _bytes[1] -= size
+        if not kept:  # it comes last when it is back: used later than the others
+            _free.pop(size, None)
+    return memory
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -70,15 +96,19 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if size < SMALLEST:
         return np.empty(shape, dtype)
     size = size_class(size)
-    try:
-        memory = _free[size].pop()
-        _bytes[1] -= size
-    except (KeyError, IndexError):
+    memory = _take(size)
+    if memory is None:
+        near = [n for n in list(_free) if size < n <= 2 * size]
+        memory = _take(min(near)) if near else None
+    if memory is None:
         memory = mmap.mmap(-1, size)
         if size >= 1 << 21 and hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):
                 memory.madvise(mmap.MADV_HUGEPAGE)
+    size = len(memory)
     _bytes[0] += size
+    if _bytes[0] > _bytes[2]:
+        _bytes[2] = _bytes[0]
     return np.ndarray(shape, dtype, np.ndarray.__new__(Block, (size,), np.uint8, memory))
 
 
