@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.compile import native_executor, passes
-from kilograd.compile.graph import Var, follow, mapped
+from kilograd.compile.graph import Equation, Var, follow, mapped
 from kilograd.compile.launch import Entry
 from kilograd.compile.tracer import Number, Recording, Tracer
 from kilograd.errors import TraceError
@@ -108,9 +108,13 @@ class _Result:
 
     __slots__ = ("dtype", "path", "shape", "var")
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, made_by: dict[Var, Equation]) -> None:
         root = tracer.root
-        self.var = root.var
+        self.var = v = root.var
+        while v in made_by and made_by[v].fn is np.reshape:  # the memory is what counts
+            self.var, v = v, made_by[v].args[0]
+        if v in made_by and made_by[v].fn not in native_executor._VIEWS:
+            self.var = v
         self.dtype = root.dtype
         self.shape = root.shape
         self.path = tracer.path
@@ -179,6 +183,7 @@ class OpProgram:
         """What turns each value of a result into its place."""
         known = {id(t): k for k, t in enumerate(recording.arrays)}
         places: dict[int, _Result] = {}
+        made_by = {eq.outs[0]: eq for eq in recording.graph.equations if eq.outs}
 
         def place(x: Any) -> Any:
             if isinstance(x, Number):
@@ -190,7 +195,7 @@ class OpProgram:
             if id(x.root) in known:
                 raise _Unfit("a view of what was given")
             if id(x) not in places:
-                places[id(x)] = _Result(x)
+                places[id(x)] = _Result(x, made_by)
                 self.results.append(places[id(x)])
             return places[id(x)]
 

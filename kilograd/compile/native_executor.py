@@ -298,6 +298,8 @@ class NativeProgram:
         self._lower()
         self.targets = {target for target, _ in graph.writes}
         self._settle_writes()
+        self.early: dict[Var, int] = {}  # memory that is used before its own value is there
+        self._compute_in_place()
         self._lay_out()
 
     def resolved(self, lay: Layout) -> Layout:
@@ -627,6 +629,45 @@ class NativeProgram:
             else:
                 self.copies.append((to, source))
 
+    def _compute_in_place(self) -> None:
+        """Let a loop write over what it reads, element by element, and nobody reads after it."""
+        last_read: dict[Var, int] = {}
+        born: dict[Var, int] = {}
+        looks: dict[Var, set[Layout]] = {}  # the ways in which each memory is looked at
+        for k, step in enumerate(self.steps):
+            for v in step.reads():
+                last_read[self.layouts[v].root] = k
+            for v in step.gives():
+                born[v] = k
+        for lay in self.layouts.values():
+            looks.setdefault(lay.root, set()).add(lay)
+        kept = {self.layouts[v].root for v in self.graph.results()}
+        python = {v for s in self.steps if s.kind == "python" for v in s.gives()}
+        for k, step in reversed(list(enumerate(self.steps))):
+            if step.kind != "loop":
+                continue
+            read: dict[Var, set[tuple[int, ...]]] = {}  # memory, and in which shapes it is read
+            for v in step.reads():
+                read.setdefault(self.layouts[v].root, set()).add(self.layouts[v].shape)
+            free = [
+                u for u, shapes in read.items()
+                if u in born and born[u] < k and last_read[u] == k and u not in kept
+                and u not in self.in_place and u not in python and shapes == {step.shape}
+                and all(lay.contiguous and lay.size == u.size for lay in looks[u])
+            ]  # fmt: skip
+            for v in step.gives():
+                if v in step.sums or v not in self.needed or self.layouts[v] != fresh(v):
+                    continue
+                to = self.in_place.get(v, self.layouts[v])
+                u = next((u for u in free if u.size == v.size and u.dtype == v.dtype), None)
+                if u is None or not to.contiguous or u.number or v.number:
+                    continue
+                if self.layouts[to.root].root is not to.root or to.root in self.graph.inputs:
+                    continue
+                free.remove(u)
+                self.in_place[u] = to
+                self.early[to.root] = born[u]
+
     # --- memory and table ---------------------------------------------------------------------------
 
     def _lay_out(self) -> None:
@@ -701,7 +742,7 @@ class NativeProgram:
         for k, (step, plan) in enumerate(zip(self.steps, self.plans, strict=True)):
             for v in step.gives():
                 if self.layouts[v].root is v and v not in self.in_place:
-                    born[v] = k
+                    born[v] = min(k, self.early.get(v, k))
             for v in step.reads():
                 dies[self.layouts[v].root] = k
             if plan is not None:

@@ -624,9 +624,11 @@ class Recording:
         root = to.root
         if to is not root:
             to.var  # noqa: B018 (up to date before the root changes)
-            v, part = (
-                self.equation(put_view, (root._var, v), {"path": to.path}, root.value), v,
-            )  # fmt: skip
+            part = v
+            if all(fn is np.reshape for fn, _, _ in to.path):  # the whole of it in another shape
+                v = self.equation(np.reshape, (v, root.value.shape), {}, root.value)
+            else:
+                v = self.equation(put_view, (root._var, v), {"path": to.path}, root.value)
             to._var, to.seen = part, root.version + 1
         root._var = v
         root.version += 1
