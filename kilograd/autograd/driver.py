@@ -22,7 +22,7 @@ import numpy as np
 from kilograd.autograd.anomaly import check_nan
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import GradError, ShapeError
-from kilograd.kernels.kernel import LARGE, as_one_step
+from kilograd.kernels.kernel import LARGE, add_to, added, as_one_step, copied, sized
 from kilograd.kernels.memory import is_own
 from kilograd.ops.op import Op, Plan
 
@@ -248,10 +248,7 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
     return g.sum(axis=axes, keepdims=True).reshape(shape)
 
 
-def _summed(g: Array, shape: tuple[int, ...]) -> Array:
-    if g.size < LARGE.limit:
-        return unbroadcast(g, shape)
-    return LARGE.run(unbroadcast, (g, shape), _NO_OPTIONS)
+summed = sized(unbroadcast)
 
 
 def run(
@@ -353,7 +350,7 @@ def fitted(share: Array, like: Any, create_graph: bool) -> tuple[Array, bool]:
     if share.shape != like.shape:
         if STRICT:
             _check_fits(share, like)
-        share = unbroadcast(share, like.shape) if create_graph else _summed(share, like.shape)
+        share = unbroadcast(share, like.shape) if create_graph else summed(share, like.shape)
         fresh = True
     if create_graph:
         return (share if share.array.dtype == like.dtype else share.to(like.dtype)), False
@@ -403,26 +400,6 @@ def call_hooks(hooks: dict[int, Any], g: Array, create_graph: bool) -> Array:
                 )
             g = new if create_graph else new.array
     return g
-
-
-def _sized(fn: Callable[..., Any], writes: bool = False) -> Callable[..., Any]:
-    """A function of arrays that is run natively where they are large."""
-
-    def run(*args: Any) -> Any:
-        if getattr(args[0], "size", 0) < LARGE.limit:
-            return fn(*args)
-        return LARGE.run(fn, args, _NO_OPTIONS, writes)
-
-    return run
-
-
-def _add_to(a: Array, b: Array) -> None:
-    np.add(a, b, out=a)
-
-
-copied = _sized(lambda x: x.copy())
-added = _sized(lambda a, b: a + b)
-add_to = _sized(_add_to, writes=True)
 
 
 def accumulate(tensor: Tensor, g: Array, *, owned: bool, create_graph: bool) -> None:

@@ -89,6 +89,27 @@ def simply(
 
 
 LARGE = Large()
+_NO_OPTIONS: dict[str, Any] = {}
+
+
+def sized(fn: Callable[..., Any], writes: bool = False) -> Callable[..., Any]:
+    """A function of arrays that is run natively where the first of them is large."""
+
+    def run(*args: Any) -> Any:
+        if getattr(args[0], "size", 0) < LARGE.limit:
+            return fn(*args)
+        return LARGE.run(fn, args, _NO_OPTIONS, writes)
+
+    return run
+
+
+def _add_to(a: Any, b: Any) -> None:
+    np.add(a, b, out=a)
+
+
+copied = sized(lambda x: x.copy())
+added = sized(lambda a, b: a + b)
+add_to = sized(_add_to, writes=True)
 
 
 def number(x: Any) -> Any:
