@@ -355,6 +355,11 @@ def run(
     return fn(*args, **options)
 
 
+def reset() -> None:
+    """Forget all programs, and how often what was done."""
+    _programs.clear()
+
+
 def _remember(known: Any, program: Any) -> Any:
     _programs[known] = program
     if len(_programs) > MOST:
@@ -380,10 +385,8 @@ def _make(
         if recording.pinned:
             return _Frozen(frozen | recording.pinned)
         return _NUMPY if frozen == every else _Frozen(every)
-    except TypeError:  # a number that is recorded is no float
-        if frozen == every:
-            raise
-        return _Frozen(every)
+    except TypeError:  # something must have floats or arrays, and no stand-ins
+        return _NUMPY if frozen == every else _Frozen(every)
 
 
 def _recorded(
