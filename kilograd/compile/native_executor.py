@@ -65,8 +65,15 @@ _REDUCTIONS: dict[Any, Any] = {  # and the axis they take if none is given
     np.minimum.reduce: (reductions.min_over, 0), np.ndarray.min: (reductions.min_over, None),
     np.max: (reductions.max_over, None), np.min: (reductions.min_over, None),
     np.amax: (reductions.max_over, None), np.amin: (reductions.min_over, None),
+    np.multiply.reduce: (reductions.product_over, 0), np.ndarray.prod: (reductions.product_over, None),
+    np.prod: (reductions.product_over, None),
 }  # fmt: skip
-_BITS = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+_BITS = {
+    1: np.dtype(np.uint8),
+    2: np.dtype(np.uint16),
+    4: np.dtype(np.int32),
+    8: np.dtype(np.int64),
+}
 EXTRAS: list[Kernel] = []  # kernels that every program needs: the quick way adds its own
 
 
@@ -219,7 +226,17 @@ def broadcast_strides(shape: Any, strides: Any, to: tuple[int, ...]) -> tuple[in
 @functools.cache
 def load_twins() -> None:
     """Bring in the native forms of kernels, with the first program that may need them."""
-    for name in ("attention", "conv", "indexing", "norms", "placing", "pool", "softmax", "losses"):
+    for name in (
+        "attention",
+        "conv",
+        "indexing",
+        "norms",
+        "order",
+        "placing",
+        "pool",
+        "softmax",
+        "losses",
+    ):
         importlib.import_module(f"kilograd.kernels.native.{name}")
     importlib.import_module("kilograd.compile.twins_of_draws")
     importlib.import_module("kilograd.compile.twins_of_ops")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.errors import DtypeError
+from kilograd.kernels import order as orders
 from kilograd.kernels import place
 from kilograd.kernels import scatter as kernels
 from kilograd.ops.elementwise import cast, where
@@ -225,20 +226,15 @@ def _moved_up(x, axis):
 # --- scans ------------------------------------------------------------------------------------------
 
 
-def _wide(x):
-    return {"e": np.float32}.get(x.dtype.char, None if x.dtype.kind in "fc" else np.int64)
-
-
 @op
-def cumsum(x, *, axis):
-    """The sums of the elements up to each place along an axis."""
-    y = x.cumsum(axis=axis, dtype=_wide(x))
-    return y.astype(x.dtype) if x.dtype.char == "e" else y
+def cumsum(x, *, axis, reverse=False):
+    """The sums of the elements up to each place along an axis, or with ``reverse`` from there on."""
+    return orders.cumsum(x, axis, reverse)
 
 
 @cumsum.vjp("x")
-def _(g, axis):
-    return _from_the_end(cumsum, g, axis)
+def _(g, axis, reverse):
+    return cumsum(g, axis=axis, reverse=not reverse)
 
 
 def _from_the_end(scan, x, axis):
@@ -248,14 +244,13 @@ def _from_the_end(scan, x, axis):
 @op
 def cumprod(x, *, axis):
     """The products of the elements up to each place along an axis."""
-    y = x.cumprod(axis=axis, dtype=_wide(x))
-    return y.astype(x.dtype) if x.dtype.char == "e" else y
+    return orders.cumprod(x, axis)
 
 
 @cumprod.vjp("x")
 def _(g, x, y, axis):
     if (x != 0).all():
-        return _from_the_end(cumsum, g * y, axis) / x
+        return cumsum(g * y, axis=axis, reverse=True) / x
     # Row k holds the products with x[k] left out: n² numbers, but only for inputs with zeros.
     n = x.shape[axis]
     others = x[(*(slice(None),) * axis, None)]  # (*, 1, n, *)
@@ -391,33 +386,13 @@ min_at.vjp("x")(_picked)
 @no_grad_op
 def argsort(x, *, axis, descending=False):
     """The places of the sorted elements, equal ones in their order; nan is the largest."""
-    if descending:
-        back = argsort.forward(np.flip(x, axis), axis=axis)
-        return x.shape[axis] - 1 - np.flip(back, axis)
-    if x.dtype.kind != "f" or x.shape[axis] <= 16:
-        return x.argsort(axis, kind="stable")
-    x = np.moveaxis(x, axis, -1)  # an unstable sort is five times faster, and mostly right
-    order = x.argsort(-1)
-    y = np.take_along_axis(x, order, -1)
-    again = ~(y[..., 1:] > y[..., :-1]).all(-1)  # something equal, or nan
-    order[again] = x[again].argsort(-1, kind="stable")
-    return np.moveaxis(order, -1, axis)
+    return orders.argsort(x, axis, descending)
 
 
 @no_grad_op
 def arg_topk(x, *, k, axis, largest):
     """The places of the k largest (or smallest) elements, in order."""
-    n = x.shape[axis]
-    ends = (*(slice(None),) * axis, slice(0, k))
-    if n < 256 or k > n // 4:
-        return argsort.forward(x, axis=axis, descending=largest)[ends]
-    part = np.argpartition(x, n - k if largest else max(k - 1, 0), axis)
-    if largest:
-        ends = (*ends[:-1], slice(n - k, None))
-    chosen = np.sort(part[ends], axis)  # equal ones in their order
-    values = np.take_along_axis(x, chosen, axis)
-    order = argsort.forward(values, axis=axis, descending=largest)
-    return np.take_along_axis(chosen, order, axis)
+    return orders.arg_topk(x, k, axis, largest)
 
 
 @no_grad_op

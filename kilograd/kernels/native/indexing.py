@@ -131,14 +131,17 @@ def put_elements(x, from_x, v, index, y, status, outer, n, inner, count, lowest,
     start, stop = planes(outer, part, parts)
     left, right = columns(outer, inner, part, parts)
     rows, width, end = (1, count, count * right) if inner == 1 else (count, inner, right)
+    whole = right - left == inner  # of a plane, which is one stretch then
+    stretches, length = (1, n * inner) if whole else (n, right - left)
     for o in range(start, stop):
         base = o * n * inner
-        for to in range(base, base + n * inner, max(inner, 1)):
+        for r in range(stretches):
+            to = base + r * inner + left
             if from_x:
-                for j in range(to + left, to + right):
+                for j in range(to, to + length):
                     y[j] = x[j]
             else:
-                for j in range(to + left, to + right):
+                for j in range(to, to + length):
                     y[j] = T(0)
         for k in range(rows):
             for first in range(left, end, STRETCH):

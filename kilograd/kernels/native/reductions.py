@@ -1,4 +1,4 @@
-"""Sums, means, maxima and minima over any axes of an array in C order.
+"""Sums, means, products, maxima and minima over any axes of an array in C order.
 
 Axes of an array in C order that are reduced together, or kept together, are one axis. What is left
 alternates, and two kernels do it: one for *rows*, where the last axis is reduced, one for *columns*,
@@ -84,6 +84,36 @@ def sum_columns(x, y, acc, n, rows, width, count, part, parts):
         at += m
 
 
+@native("T* x, T* y, i64 planes, i64 n, i64 width, i64 size", sums=True)
+def product_rows(x, y, planes, n, width, size, part, parts):
+    """x (planes, n, width) -> y (n,); x ends after ``size`` elements."""
+    start, stop = share(n, part, parts)
+    for i in range(start, stop):
+        product = T(1)
+        for p in range(planes):
+            at = (p * n + i) * width
+            for j in range(at, min(at + width, size)):
+                product *= x[j]
+        y[i] = product
+
+
+@native("T* x, T* y, i64 n, i64 rows, i64 width")
+def product_columns(x, y, n, rows, width, part, parts):
+    """x (n, rows, width) -> y (n, width)."""
+    at, stop = share(n * width, part, parts)
+    while at < stop:
+        first = at % width
+        m = min(stop - at, width - first, 2048)
+        base = at // width * rows * width + first
+        for j in range(m):
+            y[at + j] = x[base + j]
+        for r in range(1, rows):
+            p = base + r * width
+            for j in range(m):
+                y[at + j] *= x[p + j]
+        at += m
+
+
 def _extreme_rows(x, bits, y, y_bits, planes, n, width, size, sign, part, parts):
     """x (planes, n, width) -> y (n,): the maximum (sign 1) or minimum (-1); nan if there is one.
 
@@ -110,18 +140,23 @@ def _extreme_rows(x, bits, y, y_bits, planes, n, width, size, sign, part, parts)
             y[i] = T(np.nan)
 
 
-def _extreme_kernels(name: str, kind: str) -> dict[np.dtype, Kernel]:
-    """``_extreme_rows`` for integers signed (i) or not (u), of each float's size."""
-    made = {}
-    for dtype in FLOATS:
-        bits = f"{kind}{8 * dtype.itemsize}"
-        signature = f"T* x, {bits}* bits, T* y, {bits}* y_bits, i64 planes, i64 n, i64 width, i64 size, T sign"
-        made[dtype] = native(signature)(_extreme_rows)
-        made[dtype].name = name  # signed and unsigned code must not be taken for each other
-    return made
+def extreme_kernels(fn: Any, signature: str) -> dict[int, dict[np.dtype, Kernel]]:
+    """For maxima (1) and minima (-1) a kernel for each float, with ``B*`` for arrays seen as integers."""
+    found: dict[int, dict[np.dtype, Kernel]] = {}
+    for sign, name, kind in ((1, "max", "i"), (-1, "min", "u")):
+        found[sign] = {
+            t: native(signature.replace("B*", f"{kind}{8 * t.itemsize}*"))(fn) for t in FLOATS
+        }
+        for made in found[sign].values():
+            made.name = (
+                name + fn.__name__
+            )  # signed and unsigned code must not be taken for each other
+    return found
 
 
-_EXTREME_ROWS = {1: _extreme_kernels("max_rows", "i"), -1: _extreme_kernels("min_rows", "u")}
+_EXTREME_ROWS = extreme_kernels(
+    _extreme_rows, "T* x, B* bits, T* y, B* y_bits, i64 planes, i64 n, i64 width, i64 size, T sign"
+)
 
 
 @inline
@@ -200,6 +235,24 @@ class _Sum:
         return y
 
 
+class _Product:
+    """The kernels for a product."""
+
+    def __init__(self, plan: Any) -> None:
+        self.plan = plan
+
+    def rows(self, x: Any, planes: int, n: int, width: int, end: int) -> Any:
+        y = self.plan.empty((n,), x.dtype)
+        self.plan.call(product_rows, x, y, planes, n, width, end, dtype=x.dtype, work=end)
+        return y
+
+    def columns(self, x: Any, n: int, rows: int, width: int) -> Any:
+        y = self.plan.empty((n * width,), x.dtype)
+        work = n * rows * width
+        self.plan.call(product_columns, x, y, n, rows, width, dtype=x.dtype, work=work)
+        return y
+
+
 class _Extreme:
     """The kernels for a maximum (sign 1) or a minimum (sign -1)."""
 
@@ -237,7 +290,7 @@ def _joined(axes: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
     return made
 
 
-def _reduce(x: Any, axis: tuple[int, ...], by: _Sum | _Extreme) -> Any:
+def _reduce(x: Any, axis: tuple[int, ...], by: _Sum | _Product | _Extreme) -> Any:
     """x without the axes, reduced step by step."""
     shape = x.shape
     if x.dtype not in FLOATS or not size(shape):
@@ -279,6 +332,11 @@ def sum_over(plan: Any, x: Any, axis: tuple[int, ...]) -> Any:
 def mean_over(plan: Any, x: Any, axis: tuple[int, ...]) -> Any:
     """The mean over axes."""
     return _reduce(x, axis, _Sum(plan, size(tuple(x.shape[a] for a in axis))))
+
+
+def product_over(plan: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    """The product over axes."""
+    return _reduce(x, axis, _Product(plan))
 
 
 def max_over(plan: Any, x: Any, axis: tuple[int, ...]) -> Any:
