@@ -23,8 +23,8 @@ The reference is PyTorch 2.13 on an x86-64 processor with AVX2. Against it:
   the same distribution and is as repeatable, but it gives other numbers and leaves the generator
   elsewhere in the stream.
 * ``normal`` in float32 and float16 repeats the polynomials of PyTorch's AVX2 code, fused
-  multiply-adds included. These are emulated by rounding a float64 result, which may differ in the
-  last bit in very rare cases (none among 2·10⁸ float32 numbers compared). PyTorch on ARM, or on a
+  multiply-adds included. Where NumPy does it they are emulated by rounding a float64 result, which
+  may differ in the last bit in very rare cases (none among 2·10⁸ float32 numbers compared). PyTorch on ARM, or on a
   processor without AVX2, uses other polynomials: its last bits differ from those of its own x86
   build, and of this module.
 * float64 results that go through ``log``, ``log1p``, ``exp``, ``tan``, ``sin`` or ``cos`` are those
@@ -57,7 +57,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from kilograd.kernels.kernel import TRACE
+from kilograd.kernels.kernel import LARGE, TRACE
 
 __all__ = [
     "Generator",
@@ -249,6 +249,9 @@ class Generator:
 
     def _uniform(self, n: int, dtype: np.dtype) -> np.ndarray:
         """n numbers in [0, 1): float64 from the low 53 bits of two words, float32 from 24 of one."""
+        if n >= LARGE.limit and dtype.itemsize > 2 and native():
+            self._untouched = False
+            return native().uniform_now(self._twister.ctypes.state_address, n, dtype)
         if n > _CHUNK:  # by pieces that stay in the cache
             numbers = np.empty(n, np.promote_types(dtype, np.float32))
             for start in range(0, n, _CHUNK):
@@ -324,6 +327,18 @@ def fork_rng(
 
 
 # ------------------------------------------------------------------------------------- arithmetic
+
+
+@functools.cache
+def native() -> Any:
+    """``kernels.native.draws``, which does the same for large arrays many times faster, or None."""
+    from kilograd.kernels.native import build
+
+    if not build.available():
+        return None
+    from kilograd.kernels.native import draws
+
+    return draws
 
 
 def _c_library(function: np.ufunc, x: np.ndarray) -> np.ndarray:
@@ -510,6 +525,12 @@ def dropout_mask(
     shape, dtype = _shape(size), _floating(dtype, "dropout_mask")
     if p in (0, 1):
         return np.full(shape, 1 - p, dtype)
+    n = math.prod(shape)
+    if n >= LARGE.limit and dtype.itemsize > 2 and native():
+        g = generator or default_generator
+        with g._lock:
+            g._untouched = False
+            return native().mask_now(g._twister.ctypes.state_address, n, p, dtype).reshape(shape)
     mask = bernoulli(generator, 1.0 - p, shape, dtype)
     wide = np.float32 if dtype == np.float16 else dtype.type
     mask *= dtype.type(wide(1) / wide(1.0 - p))
@@ -611,6 +632,8 @@ def _normals_one_by_one(g: Generator, n: int, mean: float, std: float) -> np.nda
 
 def _normals_by_sixteen(uniforms: np.ndarray, mean: float, std: float) -> np.ndarray:
     """Blocks of sixteen uniform numbers, turned in place into as many normal ones."""
+    if len(uniforms) >= LARGE.limit and uniforms.dtype == np.float32 and native():
+        return native().normals_now(uniforms, mean, std)
     half = f"V{8 * uniforms.itemsize}"  # eight numbers as one opaque item: halves copy fast
     for start in range(0, len(uniforms), _CHUNK):
         chunk = slice(start, start + _CHUNK)
@@ -636,20 +659,20 @@ def _normals_by_sixteen(uniforms: np.ndarray, mean: float, std: float) -> np.nda
 # argument reductions and polynomials of Cephes (Moshier, 1989), each `y * x + c` rounded once.
 
 
-def _float32(*constants: float) -> list[float]:
-    return [float(np.float32(c)) for c in constants]
+def _float32(*constants: float) -> tuple[float, ...]:
+    return tuple([float(np.float32(c)) for c in constants])
 
 
-_LOG = _float32(
+LOG = _float32(
     7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
     -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 )  # fmt: skip
-_COS = _float32(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
-_SIN = _float32(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
-_COS_AND_SIN = [np.array([[c], [s]]) for c, s in zip(_COS, _SIN, strict=True)]
-_LOG2_HIGH, _LOG2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
-_QUARTER_PI = np.float32(0.78515625), np.float32(2.4187564849853515625e-4), 3.77489497744594108e-8
-_SQRT_HALF_BITS = np.int32(0x3F3504F3)
+COS = _float32(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
+SIN = _float32(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+_COS_AND_SIN = [np.array([[c], [s]]) for c, s in zip(COS, SIN, strict=True)]
+LOG2_HIGH, LOG2_LOW = _float32(0.693359375, -2.12194440e-4)
+QUARTER_PI = _float32(0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)
+SQRT_HALF_BITS = np.int32(0x3F3504F3)
 
 
 def _round(x: np.ndarray) -> np.ndarray:
@@ -660,24 +683,24 @@ def _round(x: np.ndarray) -> np.ndarray:
 def _log(v: np.ndarray) -> np.ndarray:
     """Natural logarithm of positive float32 numbers v = 2ᵉ(1 + x), √½ ≤ 1 + x < √2."""
     bits = v.view(np.int32)
-    exponent = (bits - _SQRT_HALF_BITS) >> 23
+    exponent = (bits - SQRT_HALF_BITS) >> 23
     x = (bits - (exponent << 23)).view(np.float32) - np.float32(1)
     e = exponent.astype(np.float32)
     z = x * x
     wide = x.astype(np.float64)
-    y: Any = _LOG[0]
-    for c in _LOG[1:]:
+    y: Any = LOG[0]
+    for c in LOG[1:]:
         y = y * wide
         y += c
         y = _round(y)
     y *= wide
     y = _round(y)
     y *= z
-    y += e * _LOG2_LOW
+    y += e * np.float32(LOG2_LOW)
     y = y.astype(np.float32)
     y -= z * np.float32(0.5)
     x += y
-    x += e * _LOG2_HIGH  # an exact product
+    x += e * np.float32(LOG2_HIGH)  # an exact product
     return x
 
 
@@ -687,10 +710,10 @@ def _sine_and_cosine(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     octant += 1
     octant &= -2  # 0, 2, 4, 6 or 8
     j = octant.astype(np.float32)
-    first, second, third = _QUARTER_PI  # π/4 in three pieces; j times the first two is exact
-    x = v - j * first
-    x -= j * second
-    wide = _round(x - j.astype(np.float64) * float(np.float32(third)))
+    first, second, third = QUARTER_PI  # π/4 in three pieces; j times the first two is exact
+    x = v - j * np.float32(first)
+    x -= j * np.float32(second)
+    wide = _round(x - j.astype(np.float64) * third)
     x = wide.astype(np.float32)
     z = (x * x).astype(np.float64)
     both = _COS_AND_SIN[0] * z  # two rows: the cosine's polynomial and the sine's

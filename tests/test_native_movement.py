@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import kilograd as kg
+from kilograd import random
 from kilograd.compile import eager
 from kilograd.kernels import order as kernels
 from kilograd.kernels import place, scatter
@@ -240,6 +241,27 @@ def test_products(dtype):
         np.testing.assert_allclose(
             both(reductions.product_over, x, axis), x.prod(axis), rtol=1e-5, atol=0
         )
+
+
+# --- draws ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, np.float16])
+@pytest.mark.parametrize("n", [1, 15, 16, 37, 1024, 5000, 20_011])
+def test_draws_are_the_same_bits(native, monkeypatch, dtype, n):
+    found = []
+    for limit in (1, np.inf):
+        monkeypatch.setattr(LARGE, "limit", limit)
+        g = random.Generator().manual_seed(n)
+        draws = (
+            random.uniform(g, n, dtype=dtype), random.uniform(g, n, -2.5, 3.25, dtype=dtype),
+            random.normal(g, n, dtype=dtype), random.normal(g, (n, 2), 1.5, 0.3, dtype=dtype),
+            random.dropout_mask(g, (n,), 0.3, dtype=dtype), random.dropout_mask(g, (2, n), 0.5, dtype=dtype),
+            g.get_state(),
+        )  # fmt: skip
+        found.append(draws)
+    for a, b in zip(*found, strict=True):
+        equal(a, b)
 
 
 # --- gradients ------------------------------------------------------------------------------------

@@ -9,13 +9,18 @@ Whoever runs a plan with these holds the generator's lock, and notes that the ge
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 
-from kilograd.kernels.native.build import Kernel, T, f64, inline, native
+from kilograd import random
+from kilograd.kernels import threads
+from kilograd.kernels.memory import empty
+from kilograd.kernels.native.build import Kernel, T, _c_function, f64, inline, native, share
 from kilograd.kernels.native.plan import FLOATS, size
+from kilograd.kernels.native.vectors import VectorKernel
 
 _CHUNK = 1248  # words taken at a time: they stay in the first-level cache
 
@@ -129,6 +134,99 @@ draw_float64 = Kernel(
 )
 
 
+LOG = random.LOG  # by a name of this file: constants are compiled in
+COS, SIN, QUARTER_PI = random.COS, random.SIN, random.QUARTER_PI
+LOG2_HIGH, LOG2_LOW = random.LOG2_HIGH, random.LOG2_LOW
+SQRT_HALF_BITS = random.SQRT_HALF_BITS
+PIECE = 512  # pairs that are worked on at a time
+
+
+fma: Any = None  # fma(x, y, z): x y + z, rounded once
+
+
+@functools.lru_cache(maxsize=1)
+def vector_functions() -> dict[str, Any]:
+    """``fma``, on single numbers: loops of it become vectors."""
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def fma(typing_context, x, y, z):
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.fma(*args)
+
+        return x(x, x, x), generate
+
+    return {"fma": fma}
+
+
+def _normals(y, n, a, bits, b, sine, exponent, moved, mean, std, part, parts):
+    """Uniform float32 numbers turned into normal ones, in place, by sixteen (n is a multiple).
+
+    Operation by operation what ``random._log`` and ``random._sine_and_cosine`` do: what they round once is an
+    ``fma``, as in PyTorch, and nothing else may be fused. The other arrays are scratch for PIECE numbers a
+    thread; ``bits`` is ``a`` again.
+    """
+    start, stop = share(n // 16, part, parts)
+    low = part * PIECE
+    for first in range(16 * start, 16 * stop, 2 * PIECE):
+        pairs = min(PIECE, (16 * stop - first) // 2)
+        for k in range(0, pairs, 8):
+            for i in range(8):
+                a[low + k + i] = T(1) - y[first + 2 * k + i]
+                b[low + k + i] = y[first + 2 * k + 8 + i] * T(2.0 * math.pi)
+        for k in range(low, low + pairs):
+            whole = np.int32(np.int32(bits[k] - SQRT_HALF_BITS) >> 23)
+            exponent[k] = whole
+            bits[k] = np.int32(bits[k] - np.int32(whole << 23))
+        for k in range(low, low + pairs):
+            x = a[k] - T(1)
+            e = T(exponent[k])
+            z = x * x
+            p = T(LOG[0])
+            p = fma(p, x, T(LOG[1]))
+            p = fma(p, x, T(LOG[2]))
+            p = fma(p, x, T(LOG[3]))
+            p = fma(p, x, T(LOG[4]))
+            p = fma(p, x, T(LOG[5]))
+            p = fma(p, x, T(LOG[6]))
+            p = fma(p, x, T(LOG[7]))
+            p = fma(p, x, T(LOG[8]))
+            p = fma(p * x, z, e * T(LOG2_LOW))
+            x += p - z * T(0.5)
+            x += e * T(LOG2_HIGH)
+            a[k] = math.sqrt(x * T(-2))
+        for k in range(low, low + pairs):
+            octant = np.int32((np.int32(b[k] * T(4.0 / math.pi)) + 1) & -2)
+            j = T(octant)
+            x = b[k] - j * T(QUARTER_PI[0])
+            x -= j * T(QUARTER_PI[1])
+            x = fma(-j, T(QUARTER_PI[2]), x)
+            z = x * x
+            c = fma(fma(T(COS[0]), z, T(COS[1])), z, T(COS[2])) * z
+            s = fma(fma(T(SIN[0]), z, T(SIN[1])), z, T(SIN[2])) * z
+            cosine = fma(c, z, -(z * T(0.5))) + T(1)
+            sine_ = fma(s, x, x)
+            swapped = (octant & 2) != 0
+            p = sine_ if swapped else cosine
+            q = cosine if swapped else sine_
+            b[k] = -p if ((octant + 2) & 4) != 0 else p
+            sine[k] = -q if (octant & 4) != 0 else q
+        for k in range(0, pairs, 8):
+            for i in range(8):
+                y[first + 2 * k + i] = a[low + k + i] * b[low + k + i]
+                y[first + 2 * k + 8 + i] = a[low + k + i] * sine[low + k + i]
+        if moved:
+            for k in range(first, first + 2 * pairs):
+                y[k] = fma(y[k], T(std), T(mean))
+
+
+normals = VectorKernel(
+    _normals,
+    "T* y, i64 n, T* a, i32* bits, T* b, T* sine, i32* exponent, i64 moved, f64 mean, f64 std",
+    set(),
+)
+
+
 @native("T* y, i64 n, T value")
 def fill(y, n, value, part, parts):
     """One value everywhere."""
@@ -177,5 +275,54 @@ def uniform(
         draw_float32 if single else draw_float64, state_address, state_address, words,
         *(() if single else (words,)), y, size(shape), moved, factor, float(wide(low)),
         float(wide(high)), dtype=dtype, work=3 * size(shape),
+    )  # fmt: skip
+    return y
+
+
+# --- at once: what ``random`` calls for large arrays ----------------------------------------------
+
+
+def uniform_now(state_address: int, n: int, dtype: Any) -> np.ndarray:
+    """``Generator._uniform`` for float32 and float64."""
+    y, words = empty((n,), dtype), np.empty(_CHUNK // 2, np.int64)
+    more = (n, 0, 1.0, 0.0, 1.0)
+    if dtype == np.float32:
+        draw_float32(state_address, state_address, words, y, *more, dtype=dtype)
+    else:
+        draw_float64(state_address, state_address, words, words, y, *more, dtype=dtype)
+    return y
+
+
+def mask_now(state_address: int, n: int, p: float, dtype: Any) -> np.ndarray:
+    """``random.dropout_mask`` for 0 < p < 1, float32 and float64."""
+    y, words, wide = empty((n,), dtype), np.empty(_CHUNK // 2, np.int64), dtype.type
+    bound, scale = math.ceil((1.0 - p) * 2**53), float(wide(1) / wide(1.0 - p))
+    draw_mask(state_address, state_address, words, words, y, n, bound, scale, dtype=dtype)
+    return y
+
+
+def normals_now(y: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """``random._normals_by_sixteen`` for float32: y (a multiple of 16) is turned in place."""
+    parts = threads.get_num_threads()
+    scratch = [np.empty(parts * PIECE, np.float32) for _ in range(4)]
+    a, b, sine, exponent = scratch
+    moved = (mean, std) != (0.0, 1.0)
+    args = (
+        y,
+        y.size,
+        a,
+        a,
+        b,
+        sine,
+        exponent,
+        moved,
+        float(np.float32(mean)),
+        float(np.float32(std)),
+    )
+    table = normals.pack(args, np.float32)
+    run = _c_function(normals.address(np.float32))
+    threads.sliced(
+        lambda start, stop: [run(table.ctypes.data, k, parts) for k in range(start, stop)],
+        parts, 4 * y.size,
     )  # fmt: skip
     return y
