@@ -66,7 +66,12 @@ from kilograd.functions import *
 from kilograd.functions import special
 from kilograd.kernels.kernel import LARGE as _LARGE
 from kilograd.kernels.kernel import simply as _simply
-from kilograd.kernels.threads import get_num_threads, set_num_threads
+from kilograd.kernels.threads import (
+    are_deterministic_algorithms_enabled,
+    get_num_threads,
+    set_num_threads,
+    use_deterministic_algorithms,
+)
 from kilograd.printing import set_printoptions
 from kilograd.random import Generator, default_generator, fork_rng
 from kilograd.size import Size, device

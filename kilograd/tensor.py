@@ -537,11 +537,12 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
         out._cell = cell = [0]
     if needs and mode.grad and op.differentiable and y.dtype.kind in "fc":
         out._node = node = record(op, arrays, cells, edges, needs, y, cell, residuals, options)
-        node.large = most >= LARGE.limit or y.size * op.weight >= LARGE.limit
+        if most >= LARGE.limit or y.size * op.weight >= LARGE.limit:
+            node.large = True
         if mode.retain or mode.anomaly:
             _remember(node, out, mode)
         for a in args:
-            if isinstance(a, Tensor) and a._inference:
+            if a.__class__ is not float and getattr(a, "_inference", False):
                 raise GradError(
                     f"{op.name}: Inference tensors cannot be saved for backward. To work around "
                     "you can make a clone to get a normal tensor and use it in autograd."

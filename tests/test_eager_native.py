@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -260,6 +261,52 @@ def test_small_arrays_change_over_after_many_calls(monkeypatch):
     assert len(programs()) == 1
 
 
+def test_deterministic_mode_does_not_change_over(monkeypatch):
+    monkeypatch.setattr(LARGE, "run", eager.run)
+    monkeypatch.setattr(eager, "OFTEN", 3)
+    eager.reset()
+    x = kg.rand(5, 9)
+    kg.use_deterministic_algorithms(True)
+    try:
+        first = F.softmax(x, -1).numpy()
+        for _ in range(10):
+            np.testing.assert_array_equal(F.softmax(x, -1).numpy(), first)
+        assert not programs()
+    finally:
+        kg.use_deterministic_algorithms(False)
+    F.softmax(x, -1)
+    assert len(programs()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_goes_on():
+    code = """
+import os, threading, warnings
+import numpy as np, kilograd as kg
+warnings.simplefilter("ignore")
+kg.set_num_threads(2)
+x = kg.rand(600, 600)
+expected = (x.exp() + x).numpy()
+stop = False
+def work():
+    while not stop:
+        x.exp()
+worker = threading.Thread(target=work)
+worker.start()
+codes = []
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        same = all(np.allclose((x.exp() + x).numpy(), expected) for _ in range(3))
+        os._exit(0 if same else 1)
+    codes.append(os.waitpid(child, 0)[1])
+stop = True
+worker.join()
+assert codes == [0] * 20, codes
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), timeout=120)
+
+
 def test_nothing_is_held_on_to(native):
     gc.collect()
     gc.disable()
@@ -366,8 +413,6 @@ def test_a_small_script_does_not_load_the_compiler():
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     environment = {k: v for k, v in os.environ.items() if k != "KILOGRAD_EAGER"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     return environment

@@ -42,9 +42,12 @@ class Node:
     """One recorded operation (what ``tensor.grad_fn`` shows)."""
 
     __slots__ = (
-        "__weakref__", "cells", "dtype", "hooks", "inputs", "kept", "large", "made_at", "op",
-        "order", "plan", "retain", "seen", "shape",
+        "__dict__", "__weakref__", "cells", "dtype", "inputs", "kept", "op", "order", "plan", "seen", "shape",
     )  # fmt: skip
+    hooks: dict[int, Callable[[Tensor], Tensor | None]] | None = None  # these are seldom set
+    retain: weakref.ref[Tensor] | None = None
+    made_at: str | None = None
+    large = False  # whether its arrays are worth a native program
 
     op: Op
     plan: Plan
@@ -58,10 +61,6 @@ class Node:
         self.dtype = dtype
         self.order = next(ticks)
         self.seen = 0
-        self.large = False  # whether its arrays are worth a native program
-        self.hooks: dict[int, Callable[[Tensor], Tensor | None]] | None = None
-        self.retain: weakref.ref[Tensor] | None = None
-        self.made_at: str | None = None
 
     def name(self) -> str:
         """PyTorch's kind of name, e.g. ``MultiplyBackward0``."""
@@ -340,7 +339,9 @@ def run(
                 add_to(before, share)
     if wanted is None:
         return grads, owned
-    captured.update((e, g) for e, g in grads.items() if e in wanted)
+    for edge in wanted:
+        if edge in grads:
+            captured[edge] = grads[edge]
     return captured, owned
 
 

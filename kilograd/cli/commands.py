@@ -15,6 +15,7 @@ import kilograd as kg
 from kilograd import datasets, nn
 from kilograd.cli.bench.command import bench
 from kilograd.cli.models import MODELS
+from kilograd.cli.warmup import warmup
 from kilograd.functions.sampling import get_rng_state, manual_seed, set_rng_state
 from kilograd.train import checkpoint, loop
 from kilograd.train.curves import draw_curves
@@ -58,6 +59,7 @@ def cli() -> None:
 
 
 cli.add_command(bench)
+cli.add_command(warmup)
 
 
 @cli.command()

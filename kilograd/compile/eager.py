@@ -20,6 +20,7 @@ import contextlib
 import functools
 import marshal
 import math
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,7 @@ from kilograd.errors import TraceError
 from kilograd.kernels.kernel import Untraceable
 from kilograd.kernels.memory import SMALLEST, empty
 from kilograd.kernels.native import team
+from kilograd.kernels.threads import are_deterministic_algorithms_enabled
 
 MOST = 4096  # programs kept; the oldest goes
 WORTH_SHARING = 80_000  # elements touched, from where a second thread pays: it is awake already
@@ -43,6 +45,16 @@ _RESHAPES = (np.reshape, np.ndarray.reshape)
 _PLAIN = {int, bool, str, type(None), type, type(Ellipsis)}
 _programs: dict[Any, Any] = {}
 _lock = threading.Lock()  # one program at a time: they share memory
+
+
+def _unlock() -> None:
+    """After a fork nobody is there who would let go of the lock."""
+    if _lock.locked():
+        _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 class _Unfit(Exception):
@@ -337,7 +349,7 @@ def run(
         known = tuple(key)
         program = _programs.get(known)
         if program is None or type(program) is int:
-            if small and (program or 0) < OFTEN:
+            if small and ((program or 0) < OFTEN or are_deterministic_algorithms_enabled()):
                 _remember(known, (program or 0) + 1)
                 return fn(*args, **options)
             program = _remember(known, _make(fn, args, options, writes, len(arrays), frozenset()))

@@ -84,6 +84,33 @@ def set_num_threads(n: int) -> None:
             _pool = None  # made anew, as large as needed; the old one ends with its last reference
 
 
+_deterministic = False
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Give the same bits for the same call, whatever else the process does.
+
+    Without it two things may change the rounding of a result: an op on small arrays that has been called
+    some hundred times is run natively from then on (on large arrays it always is), and a call that finds
+    the threads at work for another Python thread does not wait for them. Both are off with it. Results
+    depend on the number of threads still; from run to run they are the same in either mode.
+
+    ``warn_only`` is PyTorch's argument; there is nothing to warn of.
+
+    >>> use_deterministic_algorithms(True)
+    >>> are_deterministic_algorithms_enabled()
+    True
+    >>> use_deterministic_algorithms(False)
+    """
+    global _deterministic
+    _deterministic = bool(mode)
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Whether :func:`use_deterministic_algorithms` is on."""
+    return _deterministic
+
+
 def _forget_pool() -> None:
     """After a fork the child has none of the pool's threads (data-loader workers)."""
     global _pool, _busy
@@ -117,7 +144,7 @@ def sliced(f: Callable[[int, int], Any], n: int, work: float = math.inf) -> list
     """
     global _pool
     parts = min(_workers, n)
-    if parts < 2 or work < 1 << 17 or not _busy.acquire(blocking=False):
+    if parts < 2 or work < 1 << 17 or not _busy.acquire(blocking=_deterministic):
         return [_unbuffered(f, 0, n)]
     assert _blas is not None
     set_threads, get_threads = _blas

@@ -65,7 +65,7 @@ def run(head: np.ndarray, interpret: Any, blas: bool = True) -> None:
     """
     global _pid
     parts = threads.get_num_threads()
-    if parts < 2 or not _busy.acquire(blocking=False):
+    if parts < 2 or not _busy.acquire(blocking=threads.are_deterministic_algorithms_enabled()):
         interpret(head.ctypes.data, 0, 1)
         return
     try:
@@ -86,6 +86,16 @@ def run(head: np.ndarray, interpret: Any, blas: bool = True) -> None:
             control[0](before)
     finally:
         _busy.release()
+
+
+def _forget() -> None:
+    """After a fork the child has no workers, and nobody who would let go of the lock."""
+    global _busy
+    _busy = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _value_at(address: int) -> int:
