@@ -266,13 +266,13 @@ def fill(
 
 
 @native(
-    "T* w, T* bias, T* packed, i64* taps, i64 biased, i64 G, i64 Cs, i64 Ct, i64 of_group, "
-    "i64 of_source, i64 of_target, i64 kh, i64 kw, i64 qh, i64 qw, i64 sh, i64 sw, i64 dh, i64 dw, "
-    "i64 back, i64 jh, i64 jw, i64 fh, i64 fw, i64 pitch, i64 line"
+    "T* w, T* bias, T* packed, i64* taps, i64* offsets, i64 biased, i64 G, i64 Cs, i64 Ct, "
+    "i64 of_group, i64 of_source, i64 of_target, i64 kh, i64 kw, i64 qh, i64 qw, i64 sh, i64 sw, "
+    "i64 dh, i64 dw, i64 back, i64 jh, i64 jw, i64 fh, i64 fw, i64 pitch, i64 line"
 )
 def pack(
-    w, bias, packed, taps, biased, G, Cs, Ct, of_group, of_source, of_target, kh, kw, qh, qw, sh,
-    sw, dh, dw, back, jh, jw, fh, fw, pitch, line, part, parts,
+    w, bias, packed, taps, offsets, biased, G, Cs, Ct, of_group, of_source, of_target, kh, kw, qh, qw,
+    sh, sw, dh, dw, back, jh, jw, fh, fw, pitch, line, part, parts,
 ):  # fmt: skip
     """The weights as tiles read them, and where each tap finds its positions in the grid.
 
@@ -280,7 +280,7 @@ def pack(
     shifts. ``packed``: for each phase and group, for each tile of channels, its bias and then one
     row per tap. Cs and Ct: channels of the source and the target in one group; w's are at
     ``of_source``, ``of_target`` from each other. ``back``: the gradient of x, whose phases are the
-    result's and whose offsets run from the last (jh, jw) to the first.
+    result's and whose offsets run from the last (jh, jw) to the first. ``offsets``: memory.
     """
     at = 0
     total = Ct * G
@@ -293,6 +293,7 @@ def pack(
             for j in range(kw):
                 if back == 0 or (i * dh % sh == rh and j * dw % sw == rw):
                     count += Cs
+        taken = count // Cs
         if part == 0:
             taps[q] = first
         k = 0
@@ -305,32 +306,29 @@ def pack(
                 else:
                     phase = (i % fh) * fw + j % fw
                     shift = (i * dh // sh) * line + j * dw // sw
-                taken = count // Cs
+                offsets[first // Cs + k] = i * kw + j  # all threads write this
                 if part == 0:
                     for c in range(Cs):
                         taps[qh * qw + 1 + first + c * taken + k] = (
                             phase * G * Cs + c
                         ) * pitch + shift
-                start, stop = share(total, part, parts)
-                for t in range(start, stop):
-                    g, o = t // Ct, t % Ct
-                    # o is in a tile of 8 channels, or of 2 or 1 for what is left.
-                    begin, size = o // 8 * 8, 8
-                    if begin + 8 > Ct:
-                        begin, size = o // 2 * 2, 2
-                        if begin + 2 > Ct:
-                            begin, size = o, 1
-                    row = packed_at(first + q, total, g * Ct + begin, count) + o - begin
-                    if k == 0:
-                        packed[row] = bias[t] if biased == 1 else T(0)
-                    w_at = g * of_group + o * of_target + i * kw + j
-                    for c in range(Cs):
-                        packed[row + (1 + c * taken + k) * size] = w[w_at + c * of_source]
                 k += 1
-        if count == 0:
-            start, stop = share(total, part, parts)
-            for t in range(start, stop):
-                packed[(first + q) * total + t] = bias[t] if biased == 1 else T(0)
+        start, stop = share(total, part, parts)
+        for t in range(start, stop):
+            g, o = t // Ct, t % Ct
+            # o is in a tile of 8 channels, or of 2 or 1 for what is left.
+            begin, size = o // 8 * 8, 8
+            if begin + 8 > Ct:
+                begin, size = o // 2 * 2, 2
+                if begin + 2 > Ct:
+                    begin, size = o, 1
+            row = packed_at(first + q, total, g * Ct + begin, count) + o - begin
+            packed[row] = bias[t] if biased == 1 else T(0)
+            for c in range(Cs):
+                w_at = g * of_group + o * of_target + c * of_source
+                for k in range(taken):
+                    row += size
+                    packed[row] = w[w_at + offsets[first // Cs + k]]
         at += count
     if part == 0:
         taps[qh * qw] = at
@@ -794,7 +792,7 @@ def _correlate(
     buf = plan.empty((most, cut.size), dtype)
     acc = plan.empty((most * 8 * cut.length + VECTOR,), dtype)
     plan.call(
-        pack, w, bias, packed, taps, int(bias is not None), G, Cs, Ct, of_group, of_source,
+        pack, w, bias, packed, taps, plan.empty((K,), np.int64), int(bias is not None), G, Cs, Ct, of_group, of_source,
         of_target, *shape.kernel, tall.u, wide.u, *shape.stride, *shape.dilation, back, tall.j,
         wide.j, tall.f, wide.f, cut.pitch, cut.line, dtype=dtype, work=G * Cs * Ct * K,
     )  # fmt: skip
@@ -868,7 +866,7 @@ def conv_weight_grad(
     dtype, G = np.dtype(x.dtype), groups
     Cs, Og, K = shape.C // G, shape.outputs // G, math.prod(shape.kernel)
     y = plan.empty(tuple(w_shape), dtype)
-    if winograd.suits(dtype, shape, shape.OH, shape.OW):
+    if winograd.suits(dtype, shape, shape.OH, shape.OW, totals=True):
         winograd.weight_grad(plan, g, x, y, shape)
         return y
     used = plan.empty((1,), np.int64)

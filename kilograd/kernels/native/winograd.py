@@ -38,7 +38,8 @@ A, B = 0.75, 1.5  # the points other than 0 and infinity are ± these
 MOST = 16  # threads that have scratch
 PANEL = 1 << 18  # elements of V, and of M, aimed at
 SHARES = 8  # panels that few images are cut in
-TOTALS = 1 << 24  # elements of all threads' weight gradients, at most
+WEIGHTS = 1 << 24  # elements of the weights' points, at most
+TOTALS = 1 << 25  # and of those of their gradients, for all threads
 
 # --- vectors --------------------------------------------------------------------------------------
 
@@ -505,23 +506,25 @@ def _panels(N: int, m: int, OH: int, OW: int, channels: int) -> _Panels:
     return _Panels(m, th, tw, images, bands, rows, images * rows * tw, tall, wide)
 
 
-def suits(dtype: Any, shape: Any, OH: int, OW: int) -> bool:
+def suits(dtype: Any, shape: Any, OH: int, OW: int, totals: bool = False) -> bool:
     """Whether a convolution (see ``conv._Shape``) is quicker this way, of results OH x OW.
 
-    An estimate, in multiplications, as measured: the products run at nearly a machine's speed, and a channel of
-    a tile takes as long as about 200 of its multiplications each way.
+    An estimate, in multiplications, as measured: the products run at nearly a machine's speed; a
+    channel of a tile takes as long as about 200 of them each way, and the points of a weight 1500,
+    or 2000 where they are too many for the cache. ``totals``: for the gradient of the weights.
     """
     k = shape.kernel[0]
     plain = shape.stride == (1, 1) == shape.dilation and shape.groups == 1
     if np.dtype(dtype) != np.float32 or shape.kernel not in ((3, 3), (5, 5)) or not plain:
         return False
-    m = POINTS + 1 - k
+    m, lanes = POINTS + 1 - k, machine()[0] // 4
     tiles = shape.N * -(-OH // m) * -(-OW // m)
-    lanes = machine()[0] // 4
     Cs, Ct = (-(-n // lanes) * lanes for n in (shape.C, shape.outputs))
-    if OW > 512 or POINTS * POINTS * Cs * Ct > TOTALS // 2:
+    weights = POINTS * POINTS * Cs * Ct
+    if OW > 512 or weights > (TOTALS // 4 if totals else WEIGHTS):
         return False
-    here = tiles * (36 * Cs * Ct + 200 * (Cs + Ct)) + 500 * Cs * Ct
+    here = tiles * (weights + 200 * (Cs + Ct))
+    here += Cs * Ct * (1500 if weights <= 1 << 20 else 2000)
     return here < shape.N * OH * OW * k * k * shape.C * shape.outputs
 
 
