@@ -184,6 +184,7 @@ def test_many_channels(kernel, monkeypatch):
         ((1, 20, 70, 90), (40, 20, 3, 3)),  # bands of an image
         ((2, 70, 40, 33), (20, 70, 5, 5)),
         ((40, 16, 6, 7), (16, 16, 3, 3)),  # many images a panel, the last of them fewer
+        ((20, 180, 4, 5), (200, 180, 3, 3)),  # threads share the channels of the weights' gradient
     ],
 )
 def test_panels_of_tiles(x, w, monkeypatch):

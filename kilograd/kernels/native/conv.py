@@ -866,7 +866,7 @@ def conv_weight_grad(
     dtype, G = np.dtype(x.dtype), groups
     Cs, Og, K = shape.C // G, shape.outputs // G, math.prod(shape.kernel)
     y = plan.empty(tuple(w_shape), dtype)
-    if winograd.suits(dtype, shape, shape.OH, shape.OW, totals=True):
+    if winograd.suits(dtype, shape, shape.OH, shape.OW):
         winograd.weight_grad(plan, g, x, y, shape)
         return y
     used = plan.empty((1,), np.int64)

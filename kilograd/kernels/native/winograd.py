@@ -39,7 +39,8 @@ MOST = 16  # threads that have scratch
 PANEL = 1 << 18  # elements of V, and of M, aimed at
 SHARES = 8  # panels that few images are cut in
 WEIGHTS = 1 << 24  # elements of the weights' points, at most
-TOTALS = 1 << 25  # and of those of their gradients, for all threads
+FEW = 1 << 20  # so many of them a thread may have as totals of its own
+BLOCK = 16  # channels that a thread takes of others
 
 # --- vectors --------------------------------------------------------------------------------------
 
@@ -159,12 +160,16 @@ def vector_functions() -> dict[str, Any]:
         for k, value in enumerate(values):
             on.store(value, on.at(target, on.b.mul(step, on.i64(k))))
 
-    return gemm.vector_functions() | {"points": points, "results": results, "mixed": mixed}
+    shapes = gemm._WIDE if machine()[1] else gemm._NARROW
+    return gemm.vector_functions() | {
+        "points": points, "results": results, "mixed": mixed,
+        "EIGHT": max(width for width, rows in shapes.items() if rows == 8),
+    }  # fmt: skip
 
 
 tile: Any = None  # these are set when a kernel that uses them is compiled
 turn = skip = points = results = mixed = tile
-WIDEST = HIGH = 1
+WIDEST = HIGH = EIGHT = 1  # the vectors of the widest tile, its rows; those of the widest of 8 rows
 
 
 class _Kernel(VectorKernel):
@@ -237,29 +242,30 @@ def transform_weights(
     parts, K, vectors = min(parts, most), k * k, -(-Ct // lanes)
     taps = skip(memory) + part * 64 * lanes
     lines = taps + 32 * lanes
-    for v in range(vectors):
-        block = v // WIDEST * WIDEST
-        width, some = min(WIDEST, vectors - block), min(lanes, Ct - v * lanes)
-        first, stop = share(Cs, part, parts)
+    first, stop = share(Cs, part, parts)
+    for block in range(0, vectors, WIDEST):
+        width = min(WIDEST, vectors - block)
         for c in range(first, stop):
-            for i in range(0, K, lanes):
-                n = min(lanes, K - i)
-                w_at = v * lanes * of_target + c * of_source + i
-                turn(memory, taps + i * lanes, lanes, w, w_at, of_target, some, n, lanes)
-            from_tap, step = 0, lanes
-            if back == 1:
-                from_tap, step = (K - 1) * lanes, -lanes
-            for i in range(k):
-                mixed(
-                    memory, lines + i * lanes, 5 * lanes,
-                    memory, taps + from_tap + i * k * step, step, k, matrix, 0,
-                )  # fmt: skip
-            for j in range(POINTS):
-                u_at = (block * Cs + c * width + v - block) * lanes
-                mixed(
-                    u, u_at + j * pitch, POINTS * pitch,
-                    memory, lines + j * 5 * lanes, lanes, k, matrix, 0,
-                )  # fmt: skip
+            for v in range(block, block + width):
+                some = min(lanes, Ct - v * lanes)
+                for i in range(0, K, lanes):
+                    n = min(lanes, K - i)
+                    w_at = v * lanes * of_target + c * of_source + i
+                    turn(memory, taps + i * lanes, lanes, w, w_at, of_target, some, n, lanes)
+                from_tap, step = 0, lanes
+                if back == 1:
+                    from_tap, step = (K - 1) * lanes, -lanes
+                for i in range(k):
+                    mixed(
+                        memory, lines + i * lanes, 5 * lanes,
+                        memory, taps + from_tap + i * k * step, step, k, matrix, 0,
+                    )  # fmt: skip
+                for j in range(POINTS):
+                    u_at = (block * Cs + c * width + v - block) * lanes
+                    mixed(
+                        u, u_at + j * pitch, POINTS * pitch,
+                        memory, lines + j * 5 * lanes, lanes, k, matrix, 0,
+                    )  # fmt: skip
     if part == 0:
         at = POINTS * POINTS * pitch
         for i in range((vectors + 1) * lanes):
@@ -355,25 +361,36 @@ def correlate_points(
 @vector(
     "T* g, T* x, T* total, i64* used, T* memory, i64 size, i64 lanes, i64 N, i64 Cs, i64 H, i64 W, "
     "i64 Ct, i64 OH, i64 OW, i64 ah, i64 aw, i64 m, i64 th, i64 tw, i64 M, i64 bands, i64 R, "
-    "i64 pitch, i64 v_pitch, i64 g_pitch, i64 tall, i64 wide, i64 most"
+    "i64 pitch, i64 v_pitch, i64 g_pitch, i64 tall, i64 wide, i64 apart, i64 most"
 )
 def weight_points(
     g, x, total, used, memory, size, lanes, N, Cs, H, W, Ct, OH, OW, ah, aw, m, th, tw, M, bands, R,
-    pitch, v_pitch, g_pitch, tall, wide, most, part, parts,
+    pitch, v_pitch, g_pitch, tall, wide, apart, most, part, parts,
 ):  # fmt: skip
-    """total[part] (36, Ct + 8, Cs): products of the points of g with those of x, over all tiles."""
+    """total[part] (36, Ct + 8, Cs): products of the points of g with those of x, over all tiles.
+
+    A thread has its own images, and a total for these; or if ``apart``, its own channels of g, and
+    those rows of the one total that there is.
+    """
     if part >= most:
         return
     parts, square = min(parts, most), POINTS * POINTS
-    if part == 0:
-        used[0] = parts
     columns, outputs = -(-Cs // lanes), -(-Ct // lanes)
-    total_at = part * square * pitch
+    unit, stop = share(N * bands, part, parts)
+    o_first, o_stop, total_at = 0, outputs * lanes, part * square * pitch
+    if apart == 1:
+        unit, stop, total_at = 0, N * bands, 0
+        o_first, o_stop = share(-(-Ct // BLOCK), part, parts)
+        o_first, o_stop = o_first * BLOCK, min(o_stop * BLOCK, outputs * lanes)
+        if o_first == o_stop:
+            return
+    if part == 0:
+        used[0] = 1 if apart == 1 else parts
+    groups = -(-columns // EIGHT)
     turned = skip(memory) + part * size
     lines = turned + max(tall * W, m * R * OW) * lanes
     v_at = lines + POINTS * max(wide, m * tw) * lanes
     g_at = v_at + square * v_pitch
-    unit, stop = share(N * bands, part, parts)
     if unit == stop:
         for i in range(square * pitch):
             total[total_at + i] = T(0)
@@ -387,20 +404,21 @@ def weight_points(
         area, tiles = rows * tw, images * rows * tw
         for i in range(POINTS * wide * lanes):
             memory[lines + i] = T(0)
-        for v in range(columns):
-            block = v // WIDEST * WIDEST
-            width = min(WIDEST, columns - block)
-            for k in range(images):
-                to_points(
-                    0, m, x, ((image + k) * Cs + v * lanes) * H * W, H * W, min(lanes, Cs - v * lanes),
-                    H, W, m * row - ah, m * (rows - 1) + POINTS, aw, wide, rows, tw,
-                    memory, turned, lines,
-                    v_at + (block * tiles + k * area * width + v - block) * lanes, width * lanes,
-                    v_pitch, lanes,
-                )  # fmt: skip
+        for group in range(groups):
+            v_first, v_stop = share(columns, group, groups)
+            for v in range(v_first, v_stop):
+                step = (v_stop - v_first) * lanes
+                to = v_at + v_first * tiles * lanes + (v - v_first) * lanes
+                for k in range(images):
+                    to_points(
+                        0, m, x, ((image + k) * Cs + v * lanes) * H * W, H * W,
+                        min(lanes, Cs - v * lanes), H, W, m * row - ah, m * (rows - 1) + POINTS, aw,
+                        wide, rows, tw, memory, turned, lines, to + k * area * step, step, v_pitch,
+                        lanes,
+                    )  # fmt: skip
         for i in range(POINTS * m * tw * lanes):
             memory[lines + i] = T(0)
-        for v in range(outputs):
+        for v in range(o_first // lanes, o_stop // lanes):
             for k in range(images):
                 to_points(
                     m, m, g, ((image + k) * Ct + v * lanes) * OH * OW, OH * OW,
@@ -409,22 +427,22 @@ def weight_points(
                     outputs * lanes, g_pitch, lanes,
                 )  # fmt: skip
         for p in range(square):
-            for v in range(0, columns, WIDEST):
-                width = min(WIDEST, columns - v)
-                high = HIGH if width == WIDEST else 8
-                for o in range(0, Ct, high):
+            for group in range(groups):
+                v, v_stop = share(columns, group, groups)
+                for o in range(o_first, min(o_stop, Ct), 8):
                     to = total_at + p * pitch + (o * columns + v) * lanes
                     tile(
-                        width, total, to, columns * lanes, add,
-                        memory, g_at + p * g_pitch + o, 1, outputs * lanes, min(high, Ct - o),
+                        v_stop - v, total, to, columns * lanes, add,
+                        memory, g_at + p * g_pitch + o, 1, outputs * lanes, min(8, o_stop - o),
                         memory, v_at + p * v_pitch + v * tiles * lanes, tiles,
-                        total, to + high * columns * lanes, 0,
+                        total, to + 8 * columns * lanes, columns * lanes // 8,
                     )  # fmt: skip
         add = 1
 
 
 @vector(
-    "T* total, i64* used, T* y, T* matrix, T* memory, i64 lanes, i64 Ct, i64 Cs, i64 k, i64 pitch, i64 most"
+    "T* total, i64* used, T* y, T* matrix, T* memory, i64 lanes, i64 Ct, i64 Cs, i64 k, i64 pitch, "
+    "i64 most"
 )
 def weights_of_points(total, used, y, matrix, memory, lanes, Ct, Cs, k, pitch, most, part, parts):
     """y (Ct, Cs, k, k): the sum of what the parts have made, taken back from the points to taps."""
@@ -490,10 +508,10 @@ class _Panels(NamedTuple):
     wide: int
 
 
-def _panels(N: int, m: int, OH: int, OW: int, channels: int) -> _Panels:
+def _panels(N: int, m: int, OH: int, OW: int, channels: int, apart: bool = False) -> _Panels:
     th, tw = -(-OH // m), -(-OW // m)
-    want = min(max(PANEL // (POINTS * POINTS * channels), 24), 64)
-    if N < SHARES:  # of few images threads share the bands
+    want = 64 if apart else min(max(PANEL // (POINTS * POINTS * channels), 24), 64)
+    if N < SHARES and not apart:  # of few images threads share the bands
         want = min(want, max(-(-N * th * tw // SHARES), 12))
     images, bands, rows = 1, 1, th
     if th * tw <= want:
@@ -506,12 +524,12 @@ def _panels(N: int, m: int, OH: int, OW: int, channels: int) -> _Panels:
     return _Panels(m, th, tw, images, bands, rows, images * rows * tw, tall, wide)
 
 
-def suits(dtype: Any, shape: Any, OH: int, OW: int, totals: bool = False) -> bool:
+def suits(dtype: Any, shape: Any, OH: int, OW: int) -> bool:
     """Whether a convolution (see ``conv._Shape``) is quicker this way, of results OH x OW.
 
     An estimate, in multiplications, as measured: the products run at nearly a machine's speed; a
     channel of a tile takes as long as about 200 of them each way, and the points of a weight 1500,
-    or 2000 where they are too many for the cache. ``totals``: for the gradient of the weights.
+    or 2000 where they are too many for the cache.
     """
     k = shape.kernel[0]
     plain = shape.stride == (1, 1) == shape.dilation and shape.groups == 1
@@ -521,10 +539,10 @@ def suits(dtype: Any, shape: Any, OH: int, OW: int, totals: bool = False) -> boo
     tiles = shape.N * -(-OH // m) * -(-OW // m)
     Cs, Ct = (-(-n // lanes) * lanes for n in (shape.C, shape.outputs))
     weights = POINTS * POINTS * Cs * Ct
-    if OW > 512 or weights > (TOTALS // 4 if totals else WEIGHTS):
+    if OW > 512 or weights > WEIGHTS:
         return False
     here = tiles * (weights + 200 * (Cs + Ct))
-    here += Cs * Ct * (1500 if weights <= 1 << 20 else 2000)
+    here += Cs * Ct * (1500 if weights <= FEW else 2000)
     return here < shape.N * OH * OW * k * k * shape.C * shape.outputs
 
 
@@ -570,21 +588,22 @@ def weight_grad(plan: Any, g: Any, x: Any, y: Any, shape: Any) -> None:
     """Plan y (O, C, k, k) from g (N, O, OH, OW) and x (N, C, H, W)."""
     dtype, lanes, k = np.dtype(x.dtype), machine()[0] // x.dtype.itemsize, shape.kernel[0]
     Cs, Ct = shape.C, shape.outputs
-    cut = _panels(shape.N, POINTS + 1 - k, shape.OH, shape.OW, max(Cs, Ct))
     columns, outputs = -(-Cs // lanes), -(-Ct // lanes)
+    apart = POINTS * POINTS * Cs * Ct > FEW
+    cut = _panels(shape.N, POINTS + 1 - k, shape.OH, shape.OW, max(Cs, Ct), apart)
     pitch = _odd((Ct + 8) * columns * lanes, lanes)
     totals = POINTS * POINTS * pitch
-    most = max(2, min(MOST, shape.N * cut.bands, TOTALS // totals))
+    most = min(MOST, -(-Ct // BLOCK) if apart else shape.N * cut.bands)
     v_pitch = _odd(cut.tiles * columns * lanes, lanes)
     g_pitch = _odd(cut.tiles * outputs * lanes, lanes)
     size = (max(cut.tall * shape.W, cut.m * cut.rows * shape.OW)) * lanes
     size += POINTS * max(cut.wide, cut.m * cut.tw) * lanes + POINTS * POINTS * (v_pitch + g_pitch)
-    total, used = plan.empty((most, totals), dtype), plan.empty((1,), np.int64)
+    total, used = plan.empty((1 if apart else most, totals), dtype), plan.empty((1,), np.int64)
     plan.call(
         weight_points, g, x, total, used, plan.empty((most * size + 16,), dtype), size, lanes,
         shape.N, Cs, shape.H, shape.W, Ct, shape.OH, shape.OW, *(pair[0] for pair in shape.padding),
         cut.m, cut.th, cut.tw, cut.images, cut.bands, cut.rows, pitch, v_pitch, g_pitch, cut.tall,
-        cut.wide, most, dtype=dtype, work=shape.work,
+        cut.wide, int(apart), most, dtype=dtype, work=shape.work,
     )  # fmt: skip
     plan.call(
         weights_of_points, total, used, y, _points_of_weights(k, POINTS, dtype),
