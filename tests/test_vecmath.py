@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kilograd.compile import eager
 from kilograd.kernels import vecmath
 from kilograd.kernels.native import build
 
@@ -209,3 +210,38 @@ def test_importing_it_imports_no_numba():
     code = "import sys, kilograd.kernels.vecmath; sys.exit('numba' in sys.modules)"
     root = Path(__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_near_forms(name):
+    """As good as the others, up to their bound and at the multiples of π/2."""
+    rng = np.random.default_rng(0)
+    whole = (np.arange(-20860, 20861) * (np.pi / 2)).astype(np.float32)
+    x = np.concatenate([
+        rng.uniform(-vecmath.NEAR, vecmath.NEAR, 400_000), rng.uniform(-7, 7, 400_000), whole,
+        np.nextafter(whole, np.float32(np.inf)), np.nextafter(whole, np.float32(-np.inf)),
+        2.0 ** rng.uniform(-149, 15, 100_000), [0.0, -0.0],
+    ]).astype(np.float32)  # fmt: skip
+    x = x[np.abs(x) < vecmath.NEAR]
+    got = run(f"{name}_near", x)
+    expected = getattr(np, name)(x.astype(np.float64)).astype(np.float32)
+    assert ulps(got, expected).max() <= 2
+    assert name == "cos" or np.signbit(got[-1])
+
+
+@pytest.mark.parametrize("shape", [(3000,), (5, 700), (40, 3)])
+def test_loops_take_the_near_form_where_they_may(shape):
+    """Some blocks have arguments that are far, infinite or nan, and others have not."""
+    x = np.random.default_rng(0).uniform(-9, 9, shape).astype(np.float32)
+    x.flat[[7, -1]] = 1e30, 40_000
+    x.flat[-2:-1] = np.inf
+    with np.errstate(invalid="ignore"):
+        wide = x.astype(np.float64)
+        expected = np.sin(wide), np.cos(np.sin(wide) * 3)
+        found = eager.run(lambda x: (np.sin(x), np.cos(np.sin(x) * np.float32(3))), (x,), {})
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=6e-7)
+    x = np.where(abs(x) < 9, x, 1)[..., :3]
+    total = eager.run(lambda x: np.add.reduce(np.cos(x)), (x,), {})
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(total, np.add.reduce(np.cos(wide)), rtol=1e-5, atol=1e-5)

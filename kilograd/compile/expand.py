@@ -157,6 +157,11 @@ def _softplus(x: Symbol) -> Symbol:
     return x.maximum(0) + (-x.absolute()).exp().log1p()
 
 
+@expansion(activation.softplus)
+def _(x):
+    return _softplus(x)
+
+
 @expansion(activation.silu)
 def _(x):
     s = _sigmoid(x)

@@ -53,7 +53,7 @@ class Sum:
         x, out = eq.args[0], eq.outs[0]
         if x.number or x.dtype not in (F32, F64) or out.dtype != x.dtype or not x.size:
             return None
-        given, axes = reduction_of(eq, 0 if eq.fn is np.add.reduce else None)
+        given, axes = reduction_of(eq, 0 if eq.fn == np.add.reduce else None)
         if not given.keys() <= set(REDUCES) or given.get("out") is not None:
             return None
         if given.get("dtype") not in (None, x.dtype):

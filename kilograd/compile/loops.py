@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kilograd.compile.fusion import Step, Sum
-from kilograd.compile.graph import Var, name_of
+from kilograd.compile.graph import Equation, Var, name_of
 from kilograd.compile.scalar import (
     BOOL,
     CODES,
@@ -28,8 +28,10 @@ from kilograd.compile.scalar import (
     literal,
 )
 from kilograd.kernels.native.build import Generated
+from kilograd.kernels.vecmath import NEAR
 
 _IN_TEXT = (-1.0, 0.0, 0.5, 1.0, 2.0)
+BLOCK = 512  # elements whose arguments are looked at together
 ROW = 4096  # a long sum is added up by rows of this many
 
 
@@ -299,13 +301,12 @@ class _Writer:
         for o, s in sums:
             if s[d] == 0:
                 self.line(depth, f"{names[id(o)]}_sum = {CODES[o.dtype]}(0)")
+        places = f"n{d}"
         if rows:
-            self.line(depth, f"for {index} in range(start, stop):")
+            places = "start, stop"
         elif single and divides:
             self._share(depth, "n0")
-            self.line(depth, f"for {index} in range(lo, hi):")
-        else:
-            self.line(depth, f"for {index} in range(n{d}):")
+            places = "lo, hi"
 
         def at(o: Operand, s: list[int]) -> str:
             name = names[id(o)]
@@ -317,32 +318,25 @@ class _Writer:
             here = index if s[d] == 1 else f"{index} * {name}_{d}"
             return f"{before} + {here}" if before else here
 
-        for o, s in walking:
-            name = names[id(o)]
-            known[o.var] = (f"v_{name}", _computed(o.dtype))
-            self.line(depth + 1, f"v_{name} = {converted_load(f'{name}[{at(o, s)}]', o.dtype)}")
-        t = 0
-        for eq in self.step.equations:
-            v = eq.outs[0]
-            if v in self.step.sums:
-                continue
-            self.line(depth + 1, f"t{t} = {expression(eq, known, self.number)}")
-            known[v] = (f"t{t}", _computed(kind_of(v)))
-            t += 1
-        for o, s in zip(self.operands, self.strides, strict=True):
-            name = names[id(o)]
-            if o.role == "store":
-                text, kind = known[o.var]
-                value = converted(text, kind, _computed(o.dtype))
-                if o.dtype == BOOL:
-                    value = f"1 if {text} else 0"
-                self.line(depth + 1, f"{name}[{at(o, s)}] = {value}")
-            elif o.role == "sum":
-                text, _ = known[self._sum(o).of]
-                if s[d] == 0:
-                    self.line(depth + 1, f"{name}_sum = plus({name}_sum, {text})")
-                else:
-                    self.line(depth + 1, f"{name}[{at(o, s)}] += {text}")
+        def element(depth: int, how: str = "any") -> None:
+            self._element(depth, how, d, at, dict(known), walking, names)
+
+        if not any(map(_has_near_form, self.step.equations)):
+            self.line(depth, f"for {index} in range({places}):")
+            element(depth + 1)
+        else:  # by blocks that take the cheaper form if they may
+            self.line(
+                depth,
+                f"for block in range({places if ',' in places else '0, ' + places}, {BLOCK}):",
+            )
+            self.line(depth + 1, f"end = min(block + {BLOCK}, {places.split(', ')[-1]})")
+            self.line(depth + 1, "far = False")
+            self.line(depth + 1, f"for {index} in range(block, end):")
+            element(depth + 2, "look")
+            for how, head in (("any", "if far:"), ("near", "else:")):
+                self.line(depth + 1, head)
+                self.line(depth + 2, f"for {index} in range(block, end):")
+                element(depth + 3, how)
         for o, s in sums:
             name, total = names[id(o)], self._sum(o)
             if s[d] != 0:
@@ -356,6 +350,53 @@ class _Writer:
                 self.line(depth, f"{name}[{offsets.get(id(o), '0')}] = {name}_sum{scale}")
             else:
                 self.line(depth, f"{name}[{offsets.get(id(o), '0')}] += {name}_sum")
+
+    def _element(
+        self, depth: int, how: str, d: int, at: Any, known: Any, walking: Any, names: Any
+    ) -> None:
+        """What is done for each element.
+
+        ``how``: with any arguments of functions, with "near" ones, or a "look" whether they are.
+        """
+        for o, s in walking:
+            name = names[id(o)]
+            known[o.var] = (f"v_{name}", _computed(o.dtype))
+            self.line(depth, f"v_{name} = {converted_load(f'{name}[{at(o, s)}]', o.dtype)}")
+        t = 0
+        for eq in self.step.equations:
+            v = eq.outs[0]
+            if v in self.step.sums:
+                continue
+            text = expression(eq, known, self.number)
+            if how != "any" and _has_near_form(eq):
+                name, argument = text[:-1].split("(", 1)
+                text = f"{name}_near({argument})"
+                if how == "look":
+                    self.line(depth, f"far |= not (abs({argument}) < f32({NEAR}))")
+            self.line(depth, f"t{t} = {text}")
+            known[v] = (f"t{t}", _computed(kind_of(v)))
+            t += 1
+        if how == "look":
+            return
+        for o, s in zip(self.operands, self.strides, strict=True):
+            name = names[id(o)]
+            if o.role == "store":
+                text, kind = known[o.var]
+                value = converted(text, kind, _computed(o.dtype))
+                if o.dtype == BOOL:
+                    value = f"1 if {text} else 0"
+                self.line(depth, f"{name}[{at(o, s)}] = {value}")
+            elif o.role == "sum":
+                text, _ = known[self._sum(o).of]
+                if s[d] == 0:
+                    self.line(depth, f"{name}_sum = plus({name}_sum, {text})")
+                else:
+                    self.line(depth, f"{name}[{at(o, s)}] += {text}")
+
+
+def _has_near_form(eq: Equation) -> bool:
+    """Whether an equation is cheaper where its argument is small."""
+    return eq.fn in (np.sin, np.cos) and kind_of(eq.outs[0]) == F32
 
 
 def _computed(dtype: np.dtype) -> np.dtype:

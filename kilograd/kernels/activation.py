@@ -52,7 +52,13 @@ def _softplus(x: Array) -> Array:
 
 
 sigmoid = blockwise(_sigmoid)
-softplus = blockwise(_softplus)
+
+
+@kernel
+@blockwise
+def softplus(x: Array) -> Array:
+    """``log(1 + exp(x))``."""
+    return _softplus(x)
 
 
 @kernel

@@ -48,6 +48,7 @@ ceil: Any = None
 trunc: Any = None
 rint: Any = None
 copysign: Any = None
+fma: Any = None  # fma(x, y, z): x y + z, rounded once
 exp: Any = None
 expm1: Any = None
 
@@ -412,6 +413,23 @@ def turn(x):
     return i32(count), x if a < 0.5 else rest  # -0 stays -0
 
 
+NEAR = 32768.0  # up to here three float32 are π/2 to enough bits
+HALF_PI = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100059167e-15)
+
+
+def turn_near(x):
+    """``turn`` for |x| < NEAR, at a fraction of the cost.
+
+    The first difference is exact, and the others are rounded once: r is right to its last bit or two,
+    also where x is all but a multiple of π/2.
+    """
+    t = x * f32(0.6366197723675814) + f32(12582912.0)
+    k = t - f32(12582912.0)
+    r = fma(k, f32(-HALF_PI[0]), x)
+    r = fma(k, f32(-HALF_PI[1]), r)
+    return i32(bits_of_f32(t)), fma(k, f32(-HALF_PI[2]), r)
+
+
 def wave(k, r):
     """sin(r + k π/2): one of sin(r), cos(r), -sin(r), -cos(r)."""
     s = r * r
@@ -430,6 +448,18 @@ def sin_f32(x):
 def cos_f32(x):
     """Cosine, of any float32: see `_quarters_by_size`."""
     k, r = turn(x)
+    return wave(i32(k + 1), r)
+
+
+def sin_near_f32(x):
+    """Sine, where |x| < NEAR."""
+    k, r = turn_near(x)
+    return x if fabs(x) < f32(1e-4) else wave(k, r)  # -0 stays -0
+
+
+def cos_near_f32(x):
+    """Cosine, where |x| < NEAR."""
+    k, r = turn_near(x)
     return wave(i32(k + 1), r)
 
 
@@ -596,6 +626,9 @@ asin acos atan atan2 asinh acosh atanh power floor ceil trunc rint sign maximum 
 absolute copysign
 """.split()
 
+# Functions for small arguments only, cheaper where it is known that all are (``compile/loops.py``)
+CHEAPER = ("sin_near", "cos_near")
+
 # float64 functions that call the C library, one element at a time
 LIBM = """
 log2 log10 log1p sin cos tan sinh cosh erf erfc asin acos atan asinh acosh atanh
@@ -624,10 +657,10 @@ def functions(dtype: Any, n: Any) -> dict[str, Any]:
         for name in LIBM:
             space[name] = _libm(getattr(math, name), n, options)
         space["atan2"] = n.numba.njit(lambda y, x: math.atan2(y, x), **options)
-    for name in NAMES:
+    for name in (*NAMES, *CHEAPER):
         if f"{name}_f{width}" in space:
             space[name] = space[f"{name}_f{width}"]
-    return {name: space[name] for name in NAMES}
+    return {name: space[name] for name in (*NAMES, *CHEAPER) if name in space}
 
 
 def _libm(fn: Any, n: Any, options: Any) -> Any:
@@ -670,9 +703,16 @@ def _primitives(n: Any) -> dict[str, Any]:
 
         return x(x, coefficients), generate
 
+    @intrinsic
+    def fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.fma(*args)
+
+        return x(x, x, x), generate
+
     single = ("fabs", "sqrt", "floor", "ceil", "trunc", "rint")
     return {name: instruction(name) for name in single} | {
-        "horner": horner, "f32": n.numba.float32, "f64": n.numba.float64, "i32": n.numba.int32,
+        "horner": horner, "fma": fma, "f32": n.numba.float32, "f64": n.numba.float64, "i32": n.numba.int32,
         "f32_of_bits": n.f32_of_bits, "bits_of_f32": n.bits_of_f32,
         "f64_of_bits": n.f64_of_bits, "bits_of_f64": n.bits_of_f64,
     }  # fmt: skip
