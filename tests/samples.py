@@ -1004,23 +1004,29 @@ def _attention(with_mask: Any, **how: Any) -> Samples:
     return make
 
 
-@samples("attention")
-def _(r):
-    def some(*shape: int) -> np.ndarray:
-        mask = r.mask(*shape)
-        mask[..., 0] = True
-        return mask
+def _attentions(*constant: str) -> Samples:
+    def make(r: Draw) -> Iterator[Sample]:
+        def some(*shape: int) -> np.ndarray:
+            mask = r.mask(*shape)
+            mask[..., 0] = True
+            return mask
 
-    how = {"scale": 0.5, "is_causal": False}
-    q, k, v = r(2, 3, 4), r(2, 5, 4), r(2, 5, 2)
-    yield Sample("plain", (q, k, v, None, None), how)
-    yield Sample("mask", (q, k, v, some(2, 3, 5), None), how)
-    yield Sample("broadcast mask", (q, k, v, r(3, 5), None), how)
-    yield Sample(
-        "a dead row", (q, k, v, np.array([[True] * 5, [False] * 5, [True] * 5]), None), how
-    )
-    yield Sample("causal", (q, k, v, None, None), {**how, "is_causal": True})
-    yield Sample("dropout", (q, k, v, None, r.mask(2, 3, 5) * 2.0), how, constant=("keep",))
+        how = {"scale": 0.5, "is_causal": False}
+        q, k, v = r(2, 3, 4), r(2, 5, 4), r(2, 5, 2)
+        yield Sample("plain", (q, k, v, None, None), how)
+        yield Sample("mask", (q, k, v, some(2, 3, 5), None), how)
+        yield Sample("broadcast mask", (q, k, v, r(3, 5), None), how, constant=constant)
+        yield Sample(
+            "a dead row", (q, k, v, np.array([[True] * 5, [False] * 5, [True] * 5]), None), how
+        )
+        yield Sample("causal", (q, k, v, None, None), {**how, "is_causal": True})
+        yield Sample("dropout", (q, k, v, None, r.mask(2, 3, 5) * 2.0), how, constant=("keep",))
+
+    return make
+
+
+samples("attention")(_attentions())
+samples("tiled_attention")(_attentions("mask"))
 
 
 CONV = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "groups": 1}

@@ -7,11 +7,21 @@ import math
 import numpy as np
 
 from kilograd.kernels import attention as kernels
+from kilograd.kernels.kernel import LARGE
 from kilograd.ops.activation import softmax as softmax_op
 from kilograd.ops.elementwise import where
 from kilograd.ops.linalg import matmul
 from kilograd.ops.op import op
 from kilograd.ops.shape import swapaxes
+
+# Scores of a head from which making them again is faster than keeping them, or else saves enough
+# memory: measured with native kernels, and with NumPy's alone.
+TILED, TILED_BY_NUMPY = 32 * 32, 256 * 256
+
+
+def tiled(length: int, source: int) -> bool:
+    """Whether the softmax (length, source) had better be made again than kept."""
+    return length * source >= (TILED if LARGE.limit < math.inf else TILED_BY_NUMPY)
 
 
 def _composition(q, k, v, mask, keep, *, scale, is_causal):
@@ -38,3 +48,19 @@ def attention(q, k, v, mask, keep, *, scale, is_causal=False):
 @attention.vjp("q", "k", "v", "mask")
 def _(g, q, k, v, keep, p, scale):
     return kernels.attention_gradient(g, q, k, v, keep, p, scale)
+
+
+@op(weight=8, residuals=("highest", "total"), composition=_composition)
+def tiled_attention(q, k, v, mask, keep, *, scale, is_causal=False):
+    """The same, without (..., L, S) in memory, and without a gradient of the mask.
+
+    Kept are each query's highest score and the sum of exp(score - highest), both (..., L).
+    """
+    return kernels.tiled_attention(q, k, v, mask, keep, scale, is_causal)
+
+
+@tiled_attention.vjp("q", "k", "v")
+def _(g, q, k, v, mask, keep, y, highest, total, scale, is_causal):
+    return kernels.tiled_attention_gradient(
+        g, q, k, v, mask, keep, y, highest, total, scale, is_causal
+    )

@@ -1,5 +1,6 @@
-"""Attention, one head after the other and a few dozen queries at a time; heads are divided.
+"""Attention that keeps the softmax, for masks that have gradients; twins of all attention.
 
+One head after the other, and a few dozen queries at a time; heads are divided among threads.
 The scores of those queries stay in the cache from the product q kᵀ over their softmax to the
 product with v. Under a causal mask the keys behind the last of them are not looked at at all.
 
@@ -10,13 +11,16 @@ rows lie in q: so the heads of one matrix (B, L, heads · E) are read where they
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kilograd.kernels import attention as numpy_kernels
+from kilograd.kernels import threads
+from kilograd.kernels.native import attention_tiles as tiles
 from kilograd.kernels.native.build import T, exp, gemm, inline, native, share
 from kilograd.kernels.native.plan import FLOATS, floats, twin
+from kilograd.kernels.native.vectors import machine
 
 _QUERIES = 64  # at a time
 _INF = math.inf
@@ -183,41 +187,43 @@ def attention_backward(
             )  # fmt: skip
 
 
+class _LaidOut(NamedTuple):
+    """What kernels are told of their operands: where they lie, and how far apart what is in them."""
+
+    batch: tuple[int, ...]
+    sizes: tuple[int, ...]  # outer, inner, L, S, E, D
+    arrays: list[Any]
+    steps: list[int]  # three for each of them
+    masks: tuple[Any, Any, Any]  # booleans, numbers to add, factors
+    mask_steps: list[int]
+    masked: int  # 0: no mask, 1: booleans, 2: numbers
+
+    def work(self, products: int) -> int:
+        """About how much there is to do."""
+        outer, inner, L, S, E, D = self.sizes
+        return outer * inner * L * S * (products * (E + D) // 16 + 4)
+
+
 @twin(numpy_kernels.attention)
 def attention(
     plan: Any, q: Any, k: Any, v: Any, mask: Any, keep: Any, scale: Any, is_causal: Any
 ) -> Any:
     """``kernels.attention.attention``: (y, p)."""
-    mask = None if is_causal else mask
-    L, S, E, D = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
-    boolean = mask is not None and mask.dtype == np.bool_
-    if not floats(q, k, v, keep, None if boolean else mask) or 0 in (L, S, E, D):
+    given = _laid_out(plan, None, q, k, v, mask, keep, is_causal)
+    if given is NotImplemented:
         return NotImplemented
-    if mask is not None and mask.ndim < 2:
-        mask = plan.reshape(plan.as_contiguous(mask), (1,) * (2 - mask.ndim) + tuple(mask.shape))
-    given = [x for x in (q, k, v, mask, keep) if x is not None]
-    batch = np.broadcast_shapes(*(tuple(x.shape[:-2]) for x in given))
-    if len(batch) > 2 or 0 in batch or (keep is not None and keep.shape != (*batch, L, S)):
-        return NotImplemented
-    outer, inner = (1, 1, *batch)[-2:]
-    (q, *q_steps), (k, *k_steps), (v, *v_steps) = (_matrices(plan, x) for x in (q, k, v))
+    outer, inner, L, S, _, D = given.sizes
     dtype, n = q.dtype, outer * inner
-    mask_steps = [0] * 4
-    if mask is not None:
-        mask = plan.as_contiguous(mask)
-        mask_steps = _steps(mask.shape, _contiguous(mask.shape))
     p, y = plan.empty((n, L, S), dtype), plan.empty((n, L, D), dtype)
     spare = plan.empty((n, 32), dtype)
     lowest = -math.inf if mask is None and not is_causal else float(np.finfo(dtype).min)
     kept = None if keep is None else plan.empty((n, L, S), dtype)
     plan.call(
-        FORWARD[dtype], q, k, v, mask if boolean else None, None if boolean else mask,
-        None if keep is None else plan.as_contiguous(keep), p, p, kept, y, spare, spare, outer,
-        inner, L, S, E, D, *q_steps, *k_steps, *v_steps, *mask_steps,
-        0 if mask is None else 2 - boolean, bool(is_causal), keep is not None, float(scale), lowest,
-        math.log(np.finfo(dtype).tiny), dtype=dtype, work=n * L * S * ((E + D) // 8 + 4),
+        FORWARD[dtype], *given.arrays, *given.masks, p, p, kept, y, spare, spare, *given.sizes,
+        *given.steps, *given.mask_steps, given.masked, bool(is_causal), keep is not None,
+        float(scale), lowest, math.log(np.finfo(dtype).tiny), dtype=dtype, work=given.work(2),
     )  # fmt: skip
-    return plan.reshape(y, (*batch, L, D)), plan.reshape(p, (*batch, L, S))
+    return plan.reshape(y, (*given.batch, L, D)), plan.reshape(p, (*given.batch, L, S))
 
 
 @twin(numpy_kernels.attention_gradient)
@@ -225,24 +231,129 @@ def attention_gradient(
     plan: Any, g: Any, q: Any, k: Any, v: Any, keep: Any, p: Any, scale: Any
 ) -> Any:
     """``kernels.attention.attention_gradient``: (dq, dk, dv, dmask), with the whole batch shape."""
-    *batch, L, S = p.shape
-    E, D = q.shape[-1], v.shape[-1]
-    if not floats(g, q, k, v, keep, p) or 0 in (*batch, L, S, E, D) or len(batch) > 2:
+    if not floats(g, p):
         return NotImplemented
-    if tuple(g.shape) != (*batch, L, D) or (keep is not None and keep.shape != p.shape):
+    given = _laid_out(plan, g, q, k, v, None, keep, False, tuple(p.shape[:-2]))
+    if given is NotImplemented:
         return NotImplemented
-    outer, inner = (1, 1, *batch)[-2:]
+    outer, inner, L, S, E, D = given.sizes
     dtype, n = p.dtype, outer * inner
-    laid = [_matrices(plan, x) for x in (g, q, k, v)]
     dq, dk, dv, ds = (plan.empty((n, *s), dtype) for s in ((L, E), (S, E), (S, D), (L, S)))
     plan.call(
-        attention_backward, *(x for x, *_ in laid),
-        None if keep is None else plan.as_contiguous(keep), plan.as_contiguous(p),
-        None if keep is None else plan.empty((n, L, S), dtype), dq, dk, dv, ds, outer, inner, L, S,
-        E, D, *(s for _, *steps in laid for s in steps), keep is not None, float(scale),
-        dtype=dtype, work=n * L * S * ((E + D) // 4 + 2),
+        attention_backward, *given.arrays, given.masks[2], plan.as_contiguous(p),
+        None if keep is None else plan.empty((n, L, S), dtype), dq, dk, dv, ds, *given.sizes,
+        *given.steps, keep is not None, float(scale), dtype=dtype, work=given.work(4),
     )  # fmt: skip
-    return tuple(plan.reshape(x, (*batch, *x.shape[1:])) for x in (dq, dk, dv, ds))
+    return tuple(plan.reshape(x, (*given.batch, *x.shape[1:])) for x in (dq, dk, dv, ds))
+
+
+@twin(numpy_kernels.tiled_attention)
+def tiled_attention(
+    plan: Any, q: Any, k: Any, v: Any, mask: Any, keep: Any, scale: Any, is_causal: Any
+) -> Any:
+    """``kernels.attention.tiled_attention``: (y, highest, total)."""
+    given = _laid_out(plan, None, q, k, v, mask, keep, is_causal)
+    if given is NotImplemented:
+        return NotImplemented
+    outer, inner, L, _, E, D = given.sizes
+    dtype, n = q.dtype, outer * inner
+    y = plan.empty((n, L, D), dtype)
+    highest, total = plan.empty((n, L), dtype), plan.empty((n, L), dtype)
+    plan.call(
+        tiles.forward, *given.arrays, *given.masks, y, highest, total,
+        *_scratch(plan, given, E, 1), *given.sizes, *given.steps, *given.mask_steps,
+        given.masked, bool(is_causal), keep is not None, float(scale),
+        float(np.finfo(dtype).min), 0.0 if is_causal or mask is not None else math.nan,
+        dtype=dtype, work=given.work(2),
+    )  # fmt: skip
+    batch = given.batch
+    return tuple(plan.reshape(x, (*batch, *x.shape[1:])) for x in (y, highest, total))
+
+
+@twin(numpy_kernels.tiled_attention_gradient)
+def tiled_attention_gradient(
+    plan: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, keep: Any, y: Any, highest: Any,
+    total: Any, scale: Any, is_causal: Any,
+) -> Any:  # fmt: skip
+    """``kernels.attention.tiled_attention_gradient``: (dq, dk, dv), with the whole batch shape."""
+    if not floats(g, y, highest, total):
+        return NotImplemented
+    given = _laid_out(plan, g, q, k, v, mask, keep, is_causal, tuple(y.shape[:-2]))
+    if given is NotImplemented:
+        return NotImplemented
+    outer, inner, L, S, E, D = given.sizes
+    dtype, n = y.dtype, outer * inner
+    dq, dk, dv = (plan.empty((n, *s), dtype) for s in ((L, E), (S, E), (S, D)))
+    scratch = _scratch(plan, given, E + D, 2)
+    most = scratch[3]
+    own = plan.empty((max(1, most - 1), S, E + D), dtype)
+    begun = plan.empty((most,), np.dtype(np.int64))
+    work = given.work(5)
+    plan.call(
+        tiles.backward, *given.arrays, *given.masks, *map(plan.as_contiguous, (y, highest, total)),
+        dq, dk, dv, own, begun, *scratch, *given.sizes,
+        *given.steps, *given.mask_steps, given.masked, bool(is_causal), keep is not None,
+        float(scale), dtype=dtype, work=work,
+    )  # fmt: skip
+    plan.call(tiles.gather, own, begun, dk, dv, S, E, D, dtype=dtype, work=work)
+    return tuple(plan.reshape(x, (*given.batch, *x.shape[1:])) for x in (dq, dk, dv))
+
+
+def _scratch(
+    plan: Any, given: _LaidOut, panels: int, blocks: int
+) -> tuple[Any, int, int, int, int]:
+    """Memory for threads; its size for each, lanes of a vector, how many threads, keys in a block.
+
+    ``panels``: rows of the panels of queries. ``blocks``: how many blocks of scores.
+    """
+    outer, inner, L, S, *_ = given.sizes
+    dtype = given.arrays[0].dtype
+    lanes = machine()[0] // dtype.itemsize
+    wide, keys = tiles.WIDE * lanes, min(tiles.KEYS, -(-S // lanes) * lanes)
+    size = (panels + blocks * keys + 3) * wide
+    if given.masks[2] is not None:
+        size += keys * wide
+    elif given.masked:
+        size += keys * lanes
+    most = min(tiles.MOST, threads.cores(), outer * inner * -(-L // wide))
+    return plan.empty((most * size + 64 // dtype.itemsize,), dtype), size, lanes, most, keys
+
+
+def _laid_out(
+    plan: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, keep: Any, is_causal: Any,
+    batch: tuple[int, ...] | None = None,
+) -> Any:  # fmt: skip
+    """The operands as kernels take them, or NotImplemented if they do not."""
+    mask = None if is_causal else mask
+    L, S, E, D = q.shape[-2], k.shape[-2], q.shape[-1], v.shape[-1]
+    boolean = mask is not None and mask.dtype == np.bool_
+    if not floats(q, k, v, keep, g, None if boolean else mask) or 0 in (L, S, E, D):
+        return NotImplemented
+    if mask is not None and mask.ndim < 2:
+        mask = plan.reshape(plan.as_contiguous(mask), (1,) * (2 - mask.ndim) + tuple(mask.shape))
+    if batch is None:
+        given = [x for x in (q, k, v, mask, keep) if x is not None]
+        batch = np.broadcast_shapes(*(tuple(x.shape[:-2]) for x in given))
+    if len(batch) > 2 or 0 in batch or (keep is not None and keep.shape != (*batch, L, S)):
+        return NotImplemented
+    if g is not None and tuple(g.shape) != (*batch, L, D):
+        return NotImplemented
+    laid = [_matrices(plan, x) for x in (g, q, k, v) if x is not None]
+    mask_steps = [0] * 4
+    if mask is not None:
+        mask = plan.as_contiguous(mask)
+        mask_steps = _steps(mask.shape, _contiguous(mask.shape))
+    masks = (
+        mask if boolean else None,
+        None if boolean else mask,
+        None if keep is None else plan.as_contiguous(keep),
+    )
+    outer, inner = (1, 1, *batch)[-2:]
+    return _LaidOut(
+        batch, (outer, inner, L, S, E, D), [x for x, *_ in laid],
+        [s for _, *steps in laid for s in steps], masks, mask_steps,
+        0 if mask is None else 2 - boolean,
+    )  # fmt: skip
 
 
 def _contiguous(shape: Any) -> list[int]:

@@ -88,7 +88,10 @@ def scaled_dot_product_attention(
     if dropout_p > 0:
         lead = np.broadcast_shapes(q.shape[:-2], key.array.shape[:-2])
         keep = random.dropout_mask(None, (*lead, q.shape[-2], k.shape[-2]), dropout_p, q.dtype)
-    return ops.attention(query, key, value, attn_mask, keep, scale=scale, is_causal=is_causal)
+    learned = attn_mask is not None and attn_mask.requires_grad
+    tiled = ops.tiled(q.shape[-2], k.shape[-2]) and not learned
+    attend = ops.tiled_attention if tiled else ops.attention
+    return attend(query, key, value, attn_mask, keep, scale=scale, is_causal=is_causal)
 
 
 def _heads_shared(x: Tensor, heads: int) -> Tensor:
