@@ -104,6 +104,19 @@ def test_convolutions_of_all_kinds(dtype):
         )  # fmt: skip
 
 
+@BOTH
+def test_depthwise_convolutions(dtype):
+    draw = random.Random(5)
+    for i in range(60):
+        C, kernel = draw.randint(2, 5), (draw.randint(1, 7), draw.choice((3, 5, 7)))
+        padding = tuple((draw.randint(0, 7), draw.randint(0, 7)) for _ in range(2))
+        size = [max(draw.randint(1, 50), k - sum(p)) for k, p in zip(kernel, padding, strict=True)]
+        check_conv(
+            (draw.randint(1, 3), C, *size), (C, 1, *kernel), (1, 1), padding, (1, 1), C, dtype,
+            bias=i % 2 == 0,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("x", "w", "stride", "padding", "dilation", "groups"),
     [

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kilograd.kernels import conv as numpy_kernels
-from kilograd.kernels.native import winograd
+from kilograd.kernels.native import depthwise, winograd
 from kilograd.kernels.native.build import T as T
 from kilograd.kernels.native.build import gemm, inline, native, share
 from kilograd.kernels.native.plan import floats, twin
@@ -823,6 +823,8 @@ def conv_forward(
             pointwise, x, w, bias, y, int(bias is not None), shape.N, groups, shape.C // groups,
             shape.outputs // groups, shape.H * shape.W, 0, dtype=x.dtype, work=shape.work,
         )  # fmt: skip
+    elif depthwise.suits(x.dtype, shape):
+        depthwise.correlate(plan, x, w, bias, y, shape, back=False)
     elif winograd.suits(x.dtype, shape, shape.OH, shape.OW):
         winograd.correlate(plan, x, w, bias, y, shape, back=False)
     else:
@@ -846,6 +848,8 @@ def conv_input_grad(
             pointwise, g, w, None, y, 0, shape.N, groups, shape.outputs // groups, shape.C // groups,
             shape.H * shape.W, 1, dtype=g.dtype, work=shape.work,
         )  # fmt: skip
+    elif depthwise.suits(g.dtype, shape):
+        depthwise.correlate(plan, g, w, None, y, shape, back=True)
     elif winograd.suits(g.dtype, shape, shape.H, shape.W):
         winograd.correlate(plan, g, w, None, y, shape, back=True)
     else:
