@@ -285,6 +285,7 @@ OPS = {
     "prod": lambda x: x.prod(0),
     "max": lambda x: x.max(0)[0] + x.max(1)[0],
     "min": lambda x: x.min(0)[0] + x.min(1)[0],
+    "amax": lambda x: x.amax(1) + x.max() * x.amin(0),
     "topk": lambda x: x.topk(3, 1)[0],
     "index_select": lambda x: x.index_select(1, INDEX[0, :7]),
 }

@@ -308,7 +308,8 @@ def median_of_all(x, *, ignore_nan=False):
 
 
 def _share_among_equals(g, at, axis):
-    return where(at, cast(g / at.sum(axis=axis, keepdims=True), dtype=g.dtype), 0.0)
+    ones = cast(at, dtype=g.dtype) if g.dtype.itemsize > 2 else at  # counted as floats, in a loop
+    return where(at, cast(g / ones.sum(axis=axis, keepdims=True), dtype=g.dtype), 0.0)
 
 
 @amax.vjp("x")
