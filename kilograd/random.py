@@ -58,6 +58,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from kilograd.kernels.kernel import LARGE, TRACE
+from kilograd.kernels.normals import (
+    COS,
+    LOG,
+    LOG2_HIGH,
+    LOG2_LOW,
+    QUARTER_PI,
+    SIN,
+    SQRT_HALF_BITS,
+)
 
 __all__ = [
     "Generator",
@@ -659,20 +668,7 @@ def _normals_by_sixteen(uniforms: np.ndarray, mean: float, std: float) -> np.nda
 # argument reductions and polynomials of Cephes (Moshier, 1989), each `y * x + c` rounded once.
 
 
-def _float32(*constants: float) -> tuple[float, ...]:
-    return tuple([float(np.float32(c)) for c in constants])
-
-
-LOG = _float32(
-    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
-)  # fmt: skip
-COS = _float32(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
-SIN = _float32(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 _COS_AND_SIN = [np.array([[c], [s]]) for c, s in zip(COS, SIN, strict=True)]
-LOG2_HIGH, LOG2_LOW = _float32(0.693359375, -2.12194440e-4)
-QUARTER_PI = _float32(0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)
-SQRT_HALF_BITS = np.int32(0x3F3504F3)
 
 
 def _round(x: np.ndarray) -> np.ndarray:

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from kilograd import random
 from kilograd.kernels import threads
 from kilograd.kernels.memory import empty
 from kilograd.kernels.native.build import Kernel, T, _c_function, f64, inline, native, share
 from kilograd.kernels.native.plan import FLOATS, size
 from kilograd.kernels.native.vectors import VectorKernel
+from kilograd.kernels.normals import COS, LOG, LOG2_HIGH, LOG2_LOW, QUARTER_PI, SIN, SQRT_HALF_BITS
 
 _CHUNK = 1248  # words taken at a time: they stay in the first-level cache
 
@@ -134,10 +134,6 @@ draw_float64 = Kernel(
 )
 
 
-LOG = random.LOG  # by a name of this file: constants are compiled in
-COS, SIN, QUARTER_PI = random.COS, random.SIN, random.QUARTER_PI
-LOG2_HIGH, LOG2_LOW = random.LOG2_HIGH, random.LOG2_LOW
-SQRT_HALF_BITS = random.SQRT_HALF_BITS
 PIECE = 512  # pairs that are worked on at a time
 
 
