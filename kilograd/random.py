@@ -593,7 +593,10 @@ def normal(
             # float32 and float64 draw into the output, remainder included; float16 by the block.
             uniforms = g._uniform(full if dtype == np.float16 else n, dtype)
             numbers = uniforms if dtype != np.float16 else np.empty(n, dtype)
-            numbers[:full] = _normals_by_sixteen(uniforms[:full], mean, std)
+            blocks = uniforms[:full]
+            made = _normals_by_sixteen(blocks, mean, std)
+            if made is not blocks or numbers is not uniforms:  # else they are in their place
+                numbers[:full] = made
             if n > full:
                 numbers[-16:] = _normals_by_sixteen(g._uniform(16, dtype), mean, std)
     return numbers.reshape(shape)
