@@ -22,7 +22,7 @@ import numpy as np
 from kilograd.autograd.anomaly import check_nan
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import GradError, ShapeError
-from kilograd.kernels.kernel import LARGE, add_to, added, as_one_step, copied, sized
+from kilograd.kernels.kernel import LARGE, add_to, added, as_one_step, converted, copied, sized
 from kilograd.kernels.memory import is_own
 from kilograd.ops.op import Op, Plan
 
@@ -358,7 +358,7 @@ def fitted(share: Array, like: Any, create_graph: bool) -> tuple[Array, bool]:
     if share.dtype is not like.dtype and share.dtype != like.dtype:
         if share.dtype.kind == "c" != like.dtype.kind:
             share = share.real
-        share = share.astype(like.dtype)
+        share = converted(share, like.dtype)
         fresh = True
     if type(share) is not np.ndarray and isinstance(share, (np.generic, float, int)):
         share = np.asarray(share)
@@ -381,11 +381,12 @@ def _check_fits(share: Array, like: Any) -> None:
 
 
 def _fill_outputs(node: Node, g: list[Any], create_graph: bool) -> tuple[Any, ...]:
-    zeros = [np.zeros(s, d) for s, d in zip(node.shape, node.dtype, strict=True)]
-    return tuple(
-        (tensor_of(z, None) if create_graph else z) if a is None else a
-        for a, z in zip(g, zeros, strict=True)
-    )
+    given = list(g)
+    for i, (shape, dtype) in enumerate(zip(node.shape, node.dtype, strict=True)):
+        if given[i] is None:
+            zeros = np.zeros(shape, dtype)
+            given[i] = tensor_of(zeros, None) if create_graph else zeros
+    return tuple(given)
 
 
 def call_hooks(hooks: dict[int, Any], g: Array, create_graph: bool) -> Array:

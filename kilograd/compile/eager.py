@@ -70,7 +70,6 @@ class OpRecording(Recording):
 
     def __init__(self) -> None:
         super().__init__()
-        self.known = []
         self.arrays: list[Tracer] = []
         self.numbers: dict[int, Number] = {}
         self.bytes = 0
@@ -98,12 +97,10 @@ class OpRecording(Recording):
         return v
 
     def forget(self) -> None:
-        """Let go of all arrays (a tracer is its own root: a cycle)."""
-        for t in (*(self.known or ()), *self.numbers.values()):
-            t.value = t.trace = None
-            if isinstance(t, Tracer):
-                t.root = None  # type: ignore[assignment]
-        self.known = None
+        """Let go of the arrays that the op was given."""
+        for t in (*self.arrays, *self.numbers.values()):
+            t.value = None
+            t.trace = None  # type: ignore[assignment]
 
     def fail(self, why: str) -> None:
         raise _Unfit(why)
@@ -321,7 +318,7 @@ def run(
 ) -> Any:
     """``fn(*args, **options)``, natively if that can be.
 
-    ``writes``: into arrays among ``args``. ``small``: the arrays are, and the op takes NumPy many steps;
+    ``writes``: into arrays among ``args``, the second aside (a gradient). ``small``: the arrays are, and the op takes NumPy many steps;
     a program is worth making if the same is done often.
     """
     arrays: list[Any] = []
@@ -401,6 +398,15 @@ def _make(
         return _NUMPY if frozen == every else _Frozen(every)
 
 
+def _copy(x: np.ndarray) -> np.ndarray:
+    """A copy that lies in memory as x does."""
+    if not x.flags.c_contiguous:
+        return x.copy(order="K")
+    y = empty(x.shape, x.dtype)
+    y[...] = x
+    return y
+
+
 def _recorded(
     recording: OpRecording, fn: Any, args: Any, options: Any, writes: bool, count: int,
     frozen: frozenset[int],
@@ -409,15 +415,15 @@ def _recorded(
     floats = 0
 
     def copied(x: Any) -> Any:
-        return recording.array(x.copy(order="K")) if type(x) is np.ndarray else x
+        return recording.array(_copy(x)) if type(x) is np.ndarray else x
 
     def as_it_is(x: Any) -> Any:
         return recording.array(x) if type(x) is np.ndarray else x
 
     try:
-        for x in args:
+        for i, x in enumerate(args):
             if type(x) is not float:
-                given.append(mapped(copied if writes else as_it_is, x))
+                given.append(mapped(copied if writes and i != 1 else as_it_is, x))
                 continue
             given.append(x if floats in frozen else recording.number(x, floats))
             floats += 1

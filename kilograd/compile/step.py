@@ -43,6 +43,7 @@ from kilograd.dtypes import dtype as kilograd_dtype
 from kilograd.dtypes import get_default_dtype
 from kilograd.errors import GradError, TraceError
 from kilograd.kernels.kernel import TRACE
+from kilograd.kernels.memory import trim
 from kilograd.tensor import Tensor, apply, wrap
 
 MOST_PROGRAMS = 16  # of one kind of signature
@@ -1119,6 +1120,7 @@ def _prepare(program: Program, backend: str) -> None:
     """Passes, and the executor."""
     program.graph = graph = passes.optimised(program.graph)
     program.runner = None
+    trim()  # the program has its own memory; that of the eager step will not be needed again
     if backend != "numpy":
         program.runner = _native(program, backend)
     if program.runner is None:

@@ -167,7 +167,7 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
 class Tracer(Recorded):
     """An array of the program being recorded."""
 
-    __slots__ = ("_var", "path", "root", "seen", "version")
+    __slots__ = ("_root", "_var", "path", "seen", "version")
     __array_priority__ = 1000
 
     # code that asks `isinstance(x, np.ndarray)` means: an array rather than a number
@@ -177,11 +177,14 @@ class Tracer(Recorded):
         self.trace = trace
         self.value = value
         self._var = var
-        self.root: Tracer = self
+        self._root: Tracer | None = None  # of a view; none is its own, or it would never die
         self.path: tuple[Any, ...] = ()  # from the root to this view
         self.version = self.seen = 0
-        if trace.known is not None:
-            trace.known.append(self)
+
+    @property
+    def root(self) -> Tracer:
+        """The array whose memory this looks at: itself, unless it is a view."""
+        return self if self._root is None else self._root
 
     @property
     def var(self) -> Var:
@@ -382,8 +385,6 @@ for _name in (
 class Recording:
     """The graph as it grows, and what could not be followed."""
 
-    known: list[Tracer] | None = None  # all tracers, where they are to be let go of at the end
-
     def __init__(self, fullgraph: bool = False) -> None:
         self.graph = Graph()
         self.fullgraph = fullgraph
@@ -560,7 +561,7 @@ class Recording:
         """A Tracer of part of another's memory."""
         v = self.equation(fn, (of.var, *args), kwargs, result)
         new = Tracer(self, result, v)
-        new.root, new.path = of.root, (*of.path, (fn, args, kwargs))
+        new._root, new.path = of.root, (*of.path, (fn, args, kwargs))
         new.seen = of.root.version
         return new
 

@@ -108,6 +108,7 @@ def _add_to(a: Any, b: Any) -> None:
 
 
 copied = sized(lambda x: x.copy())
+converted = sized(lambda x, dtype: x.astype(dtype))
 added = sized(lambda a, b: a + b)
 add_to = sized(_add_to, writes=True)
 

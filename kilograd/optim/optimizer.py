@@ -77,6 +77,7 @@ def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 LARGE_PARAMETER = 1 << 14  # elements from which an update is worth a native loop
+PIECE = 1 << 18  # elements of a larger one that are updated at once
 _NOT_FOR_RULES = ("params", "param_names", "initial_lr")
 
 
@@ -240,7 +241,14 @@ class Optimizer:
         except AttributeError:  # state that is yet to be made
             return self._update_in_blocks(p, g, state, group)
         options |= {"cls": type(self), "names": tuple(state)}
-        LARGE.run(_update_arrays, (p, g, *arrays, *numbers), options, True)
+        arrays = [p, g, *arrays]
+        if p.size < 2 * PIECE or not all(a.flags.c_contiguous for a in arrays):
+            LARGE.run(_update_arrays, (*arrays, *numbers), options, True)
+            return
+        flat = [a.reshape(-1) if a.shape == p.shape else a for a in arrays]
+        for start in range(0, p.size, PIECE):  # pieces of one size share one program
+            part = [a[start : start + PIECE] if a.size == p.size else a for a in flat]
+            LARGE.run(_update_arrays, (*part, *numbers), options, True)
 
     def _update_in_blocks(self, p: Any, g: Any, state: State, group: Group) -> None:
         parts = {k: s.array for k, s in state.items() if s is not None and s.array.shape == p.shape}
