@@ -94,10 +94,11 @@ def test_tiles_natively(dtype, shape, monkeypatch):
 
 
 @native
-def test_heads_are_read_where_they_are_and_shared():
+@pytest.mark.parametrize("length", [70, 520])  # where many queries read them, they are copied
+def test_heads_are_read_where_they_are_and_shared(length):
     from kilograd.kernels.native import attention
 
-    x = np.random.default_rng(2).standard_normal((3, 70, 3, 4, 8))
+    x = np.random.default_rng(2).standard_normal((2, length, 3, 3, 8))
     q, k, v = (x[:, :, i].transpose(0, 2, 1, 3) for i in range(3))
     for keys in (k, k[:1, :1], k[0, 0], k[..., ::-1, :]):
         y, *sums = kernels.tiled_attention(q, keys, v, None, None, 0.3, True)

@@ -23,6 +23,7 @@ from kilograd.kernels.native.plan import FLOATS, floats, twin
 from kilograd.kernels.native.vectors import machine
 
 _QUERIES = 64  # at a time
+OFTEN = 512  # queries for which it pays to have the rows of operands next to each other
 _INF = math.inf
 
 
@@ -338,7 +339,7 @@ def _laid_out(
         return NotImplemented
     if g is not None and tuple(g.shape) != (*batch, L, D):
         return NotImplemented
-    laid = [_matrices(plan, x) for x in (g, q, k, v) if x is not None]
+    laid = [_matrices(plan, x, L >= OFTEN) for x in (g, q, k, v) if x is not None]
     mask_steps = [0] * 4
     if mask is not None:
         mask = plan.as_contiguous(mask)
@@ -367,11 +368,15 @@ def _steps(shape: Any, steps: list[int]) -> list[int]:
     return [0] * (4 - len(steps)) + steps
 
 
-def _matrices(plan: Any, x: Any) -> tuple[Any, int, int, int]:
-    """An array (…, A, B) as matrices with contiguous rows: itself, or a copy; and their steps."""
+def _matrices(plan: Any, x: Any, often: bool) -> tuple[Any, int, int, int]:
+    """An array (…, A, B) as matrices with contiguous rows: itself, or a copy; and their steps.
+
+    ``often``: it is read many times, for which rows far apart are in each other's way in the cache.
+    """
     shape, strides = x.shape, getattr(x, "strides", None)
     steps = [s // x.dtype.itemsize for s in strides] if strides is not None else []
-    if not steps or steps[-1] != 1 or steps[-2] < shape[-1] or min(steps) < 0:
+    apart = often and 0 not in steps and steps[-2:-1] != [shape[-1]]
+    if not steps or apart or steps[-1] != 1 or steps[-2] < shape[-1] or min(steps) < 0:
         x = plan.as_contiguous(x)
         steps = _contiguous(shape)
     outer, inner, row, _ = _steps(shape, steps)
