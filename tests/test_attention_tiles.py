@@ -28,6 +28,7 @@ SHAPES = [  # batch, L, S, E, D
 def everything_in_tiles(monkeypatch):
     monkeypatch.setattr(ops, "TILED", 1)
     monkeypatch.setattr(ops, "TILED_BY_NUMPY", 1)
+    monkeypatch.setattr(ops, "FEW", 1)
 
 
 def operands(batch, L, S, E, D, dtype=np.float64, seed=0):
@@ -118,6 +119,7 @@ def both_kinds(monkeypatch, run):
     for limit in (math.inf, 1):
         monkeypatch.setattr(ops, "TILED", limit)
         monkeypatch.setattr(ops, "TILED_BY_NUMPY", limit)
+        monkeypatch.setattr(ops, "FEW", 1)
         kg.manual_seed(3)
         found.append(run())
     return found
@@ -256,6 +258,11 @@ def test_native_code_needs_no_matrix_of_scores(causal):
     run_long(
         in_total(attention.tiled_attention), in_total(attention.tiled_attention_gradient), causal
     )
+
+
+def test_what_is_kept():
+    assert ops.tiled(256, 256) and ops.tiled(2048, 64)
+    assert not ops.tiled(16, 16) and not ops.tiled(1, 1 << 20)
 
 
 def test_nothing_as_large_as_the_scores_is_kept():

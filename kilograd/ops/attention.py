@@ -15,13 +15,15 @@ from kilograd.ops.op import op
 from kilograd.ops.shape import swapaxes
 
 # Scores of a head from which making them again is faster than keeping them, or else saves enough
-# memory: measured with native kernels, and with NumPy's alone.
-TILED, TILED_BY_NUMPY = 32 * 32, 256 * 256
+# memory: measured with native kernels, and with NumPy's alone. Those of a few queries are no larger
+# than the keys.
+TILED, TILED_BY_NUMPY, FEW = 32 * 32, 256 * 256, 16
 
 
 def tiled(length: int, source: int) -> bool:
     """Whether the softmax (length, source) had better be made again than kept."""
-    return length * source >= (TILED if LARGE.limit < math.inf else TILED_BY_NUMPY)
+    limit = TILED if LARGE.limit < math.inf else TILED_BY_NUMPY
+    return length >= FEW and length * source >= limit
 
 
 def _composition(q, k, v, mask, keep, *, scale, is_causal):
