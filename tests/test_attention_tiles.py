@@ -113,6 +113,27 @@ def test_heads_are_read_where_they_are_and_shared(length):
         )
 
 
+@native
+def test_nan_and_infinity():
+    from kilograd.kernels.native import attention
+
+    q, k, v, _ = operands((1,), 40, 80, 4, 3, np.float32)
+    bad = q.copy()
+    bad[0, 3, 1], bad[0, 5], bad[0, 7, 0] = np.nan, -np.nan, np.inf
+    cases = [(bad, None), (bad, np.zeros((40, 80), bool))]
+    for value in (np.inf, -np.inf, np.nan):
+        mask = np.zeros((40, 80), np.float32)
+        mask[1], mask[2, 2] = value, value
+        cases.append((q, mask))
+    for queries, mask in cases:
+        with np.errstate(all="ignore"):
+            expected, _ = kernels.attention(queries, k, v, mask, None, 1.0, False)
+            by_numpy = kernels.tiled_attention(queries, k, v, mask, None, 1.0, False)
+        found = attention.tiled_attention(AtOnce(), queries, k, v, mask, None, 1.0, False)
+        for y in (by_numpy[0], found[0]):
+            np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
 def both_kinds(monkeypatch, run):
     """run() keeping the softmax, and in tiles."""
     found = []

@@ -446,6 +446,7 @@ class Compiled:
             return self.fn(*args, **kwargs)
         for t in tensors:
             t._edge()  # views are looked at now, not while recording
+        trim()  # what eager steps have left is not needed again: a program has its own memory
         names = Names(self.fn, [a for a in leaves((args, kwargs)) if not isinstance(a, Tensor)])
         given = _known((args, kwargs))
         trace = Trace(self.fullgraph, names.words)
@@ -1120,7 +1121,6 @@ def _prepare(program: Program, backend: str) -> None:
     """Passes, and the executor."""
     program.graph = graph = passes.optimised(program.graph)
     program.runner = None
-    trim()  # the program has its own memory; that of the eager step will not be needed again
     if backend != "numpy":
         program.runner = _native(program, backend)
     if program.runner is None:
