@@ -10,7 +10,7 @@ from kilograd.ops.elementwise import where
 from kilograd.ops.op import no_grad_op, op
 
 
-@op
+@op(weight=2)
 def embedding(w, indices, *, padding_idx=None, scale_grad_by_freq=False):
     """Rows of w (V, D) at indices (any shape): (*indices.shape, D)."""
     return place.embedding(w, indices)

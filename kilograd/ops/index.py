@@ -47,7 +47,7 @@ def is_basic(index) -> bool:
     return all(i is None or i is Ellipsis or isinstance(i, (int, slice, np.integer)) for i in parts)
 
 
-@op
+@op(weight=2)
 def put_zeros(x, *, shape, index):
     """Zeros of a shape with ``x`` added at an index (repeated places add up)."""
     if is_basic(index):
@@ -61,7 +61,7 @@ def _(g, index):
     return getitem(g, index=index)
 
 
-@op
+@op(weight=2)
 def index_put(x, v, *, index):
     """A copy of ``x`` with ``v`` written at an index."""
     y = x.copy()
@@ -100,7 +100,7 @@ def _(g, view):
 # --- a 1-d index along an axis ------------------------------------------------------------------
 
 
-@op
+@op(weight=2)
 def index_select(x, index, *, axis):
     """The slices of ``x`` along an axis that a 1-d index names."""
     return x.take(index, axis)
@@ -111,7 +111,7 @@ def _(g, index, x_shape, axis):
     return index_add_zeros(g, index, shape=x_shape, axis=axis)
 
 
-@op
+@op(weight=2)
 def index_add_zeros(v, index, *, shape, axis):
     """Zeros of a shape with slices of ``v`` added where a 1-d index says."""
     return kernels.index_add(shape, index, v, axis)
@@ -141,7 +141,7 @@ def _(g, index, axis):
 # --- an index of the input's own rank, along an axis ---------------------------------------------
 
 
-@op
+@op(weight=2)
 def gather(x, index, *, axis, refused=None):
     """``y[i, j, k] = x[i, index[i, j, k], k]`` (for axis 1); index may be smaller than x.
 
@@ -155,7 +155,7 @@ def _(g, index, x_shape, axis):
     return scatter_add_zeros(g, index, shape=x_shape, axis=axis)
 
 
-@op
+@op(weight=2)
 def scatter_add_zeros(v, index, *, shape, axis):
     """Zeros of a shape with ``y[i, index[i, j, k], k] += v[i, j, k]`` (for axis 1)."""
     if index.ndim == 0:
@@ -168,7 +168,7 @@ def _(g, index, axis):
     return gather(g, index, axis=axis)
 
 
-@op
+@op(weight=2)
 def scatter_add(x, v, index, *, axis, refused=None):
     """``x`` with ``y[i, index[i, j, k], k] += v[i, j, k]`` (for axis 1); ``refused`` as in ``gather``."""
     if index.ndim == 0:
@@ -186,7 +186,7 @@ def _(g, index, axis):
     return gather(g, index, axis=axis)
 
 
-@op
+@op(weight=2)
 def scatter(x, v, index, *, axis):
     """A copy of ``x`` with ``y[i, index[i, j, k], k] = v[i, j, k]`` (for axis 1)."""
     return place.scatter(x, v, index, axis)

@@ -339,7 +339,7 @@ def _(g, x):
 # --- norms and distances ------------------------------------------------------------------------
 
 
-@op
+@op(weight=2)
 def vector_norm(x, *, ord, axis, keepdims):
     """(Σ |x|^ord)^(1/ord) over axes; ±inf: the largest, smallest |x|; 0: how many are not 0."""
     half = x.dtype.char == "e"

@@ -107,7 +107,7 @@ def _(g, a, b, beta, scale, reduction):
 # --- binary cross entropy ------------------------------------------------------------------------
 
 
-@op
+@op(weight=2)
 def binary_cross_entropy(p, t, w, *, reduction="mean"):
     """``-w (t log p + (1 - t) log(1 - p))`` of probabilities; w broadcasts, or is None."""
     loss = kernels.binary_cross_entropy(p, t)
@@ -228,7 +228,7 @@ def _shaped(x, target):
     return _as(x, shape), _as(target, (shape[0], *shape[2:]))
 
 
-@op(residuals=("at", "n"), composition=_nll_composition)
+@op(weight=2, residuals=("at", "n"), composition=_nll_composition)
 def nll_loss(x, target, w, *, ignore_index=-100, reduction="mean"):
     """Minus x at each target's class, weighted by w (C,) or None."""
     x, t = _shaped(x, target)

@@ -6,7 +6,7 @@ from kilograd.kernels import place
 from kilograd.ops.op import op
 
 
-@op
+@op(weight=2)
 def pad_constant(x, *, pads, value=0):
     """x with (before, after) elements of a value at each end of each axis; negative ones cut."""
     return place.pad_constant(x, pads, value)

@@ -134,7 +134,7 @@ def _variance(x, axis, correction, keepdims):
     return _add(d, axis, None, None, keepdims) / max(n - correction, 0), n
 
 
-@op
+@op(weight=2)
 def var(x, *, axis=None, correction=1, keepdims=False):
     """The variance over axes: squared deviations divided by their number less a correction."""
     floating(x, "var")
@@ -151,7 +151,7 @@ def _(g, x, axis, correction):
     return _var_slope(keep(g, x.shape, axis), x, axis, correction)
 
 
-@op
+@op(weight=2)
 def std(x, *, axis=None, correction=1, keepdims=False):
     """The standard deviation over axes: the root of ``var``."""
     floating(x, "std")
@@ -164,7 +164,7 @@ def _(g, x, y, axis, correction):
     return _var_slope(keep(g, x.shape, axis), x, axis, correction)
 
 
-@op
+@op(weight=2)
 def logsumexp(x, *, axis, keepdims=False):
     """The logarithm of the sum of exponentials over axes, without overflow."""
     if not x.size:
@@ -184,7 +184,7 @@ def _(g, x, y, axis):
 # --- products ---------------------------------------------------------------------------------------
 
 
-@op
+@op(weight=2)
 def prod(x, *, axis=None, keepdims=False):
     """The product over axes."""
     code = x.dtype.char
@@ -226,7 +226,7 @@ def _moved_up(x, axis):
 # --- scans ------------------------------------------------------------------------------------------
 
 
-@op
+@op(weight=2)
 def cumsum(x, *, axis, reverse=False):
     """The sums of the elements up to each place along an axis, or with ``reverse`` from there on."""
     return orders.cumsum(x, axis, reverse)
@@ -241,7 +241,7 @@ def _from_the_end(scan, x, axis):
     return flip(scan(flip(x, axes=(axis,)), axis=axis), axes=(axis,))
 
 
-@op
+@op(weight=2)
 def cumprod(x, *, axis):
     """The products of the elements up to each place along an axis."""
     return orders.cumprod(x, axis)
@@ -261,7 +261,7 @@ def _(g, x, y, axis):
     return where(column >= row, gk * products, 0.0).sum(axis=axis + 1)
 
 
-@op
+@op(weight=2)
 def logcumsumexp(x, *, axis):
     """The logarithm of the cumulative sum of exponentials along an axis, without overflow."""
     floating(x, "logcumsumexp")
@@ -282,13 +282,13 @@ def _(g, x, y, axis):
 # --- extremes ---------------------------------------------------------------------------------------
 
 
-@op
+@op(weight=2)
 def amax(x, *, axis=None, keepdims=False):
     """The maximum over axes; equal maxima share the gradient."""
     return _max(x, axis, None, None, keepdims)
 
 
-@op
+@op(weight=2)
 def amin(x, *, axis=None, keepdims=False):
     """The minimum over axes; equal minima share the gradient."""
     return _min(x, axis, None, None, keepdims)
@@ -331,7 +331,7 @@ def _(g, x, y):
 # --- choosing elements along an axis ------------------------------------------------------------------
 
 
-@op
+@op(weight=2)
 def pick(x, index, *, axis, keepdims=True, distinct=True):
     """``x`` at an index array along an axis.
 
@@ -350,7 +350,7 @@ def _picked(g, index, x_shape, axis, distinct):
 pick.vjp("x")(_picked)
 
 
-@op
+@op(weight=2)
 def unpick(v, index, *, shape, axis, distinct=True):
     """Zeros of a shape with ``v`` added at an index array along an axis."""
     if not shape:
@@ -365,13 +365,13 @@ def _(g, index, axis, distinct):
     return pick(g, index, axis=axis, distinct=distinct)
 
 
-@op
+@op(weight=2)
 def max_at(x, index, *, axis, keepdims=True, distinct=True):
     """The maximum along an axis, of which the place (kept dimension) is known."""
     return _max(x, axis, None, None, keepdims)
 
 
-@op
+@op(weight=2)
 def min_at(x, index, *, axis, keepdims=True, distinct=True):
     """The minimum along an axis, of which the place (kept dimension) is known."""
     return _min(x, axis, None, None, keepdims)

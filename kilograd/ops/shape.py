@@ -82,7 +82,7 @@ def _copies_apart(shape, times):
     return tuple([n for pair in zip(times, shape, strict=True) for n in pair])
 
 
-@op
+@op(weight=2)
 def repeat(x, *, times):
     """``times[i]`` copies one after the other along axis i; axes of size 1 come in front."""
     once = _copies_apart(x.shape, (1,) * len(times))
@@ -164,7 +164,7 @@ def _(g, axes):
     return flip(g, axes=axes)
 
 
-@op
+@op(weight=2)
 def roll(x, *, shifts, axes):
     """Elements shifted along axes, those pushed out re-entering at the other end."""
     return np.roll(x, shifts, axes)
@@ -204,7 +204,7 @@ def _(g, offset, a, b):
     return diagonal(g, offset=offset, a=a, b=b)
 
 
-@op
+@op(weight=2)
 def tril(x, *, k):
     """The lower triangles of the last two axes, from k above the diagonal; zero elsewhere."""
     return np.tril(x, k)
@@ -215,7 +215,7 @@ def _(g, k):
     return tril(g, k=k)
 
 
-@op
+@op(weight=2)
 def triu(x, *, k):
     """The upper triangles of the last two axes, from k above the diagonal; zero elsewhere."""
     return np.triu(x, k)

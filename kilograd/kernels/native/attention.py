@@ -312,10 +312,10 @@ def _scratch(
     lanes = machine()[0] // dtype.itemsize
     wide, keys = tiles.WIDE * lanes, min(tiles.KEYS, -(-S // lanes) * lanes)
     size = (panels + blocks * keys + 3) * wide
+    if given.masked:
+        size += keys * (lanes + (wide if given.masked == 1 else 0))
     if given.masks[2] is not None:
         size += keys * wide
-    elif given.masked:
-        size += keys * lanes
     most = min(tiles.MOST, threads.cores(), outer * inner * -(-L // wide))
     return plan.empty((most * size + 64 // dtype.itemsize,), dtype), size, lanes, most, keys
 

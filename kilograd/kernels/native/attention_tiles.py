@@ -266,7 +266,7 @@ def turn_rows(x, at, ld, source, source_at, source_ld, rows, columns, lanes):
 
 @inline
 def lay_mask(x, at, spare, allow, bias, m, m2, m3, masked, rows, n, wide, keys, lanes):
-    """x[j, i] = what the mask adds to the score of query i and key j."""
+    """x[j, i] = what the mask adds to the score of query i and key j, or if boolean, its bound."""
     for r in range(0, rows, lanes):
         some = min(lanes, rows - r)
         for i in range(some):
@@ -279,10 +279,10 @@ def lay_mask(x, at, spare, allow, bias, m, m2, m3, masked, rows, n, wide, keys, 
                     x[to + j] = bias[first + j * m3]
             elif m3 == 1:
                 for j in range(n):
-                    x[to + j] = T(0) if allow[first + j] else T(-_INF)
+                    x[to + j] = T(_INF) if allow[first + j] else T(-_INF)
             else:
                 for j in range(n):
-                    x[to + j] = T(0) if allow[first + j * m3] else T(-_INF)
+                    x[to + j] = T(_INF) if allow[first + j * m3] else T(-_INF)
         turn_rows(x, at + r, wide, x, spare, keys, some, n, lanes)
 
 
@@ -393,6 +393,7 @@ def forward(
     at = panel + E * wide
     high, total, change = at + keys * wide, at + (keys + 1) * wide, at + (keys + 2) * wide
     spare = at + (keys + 3) * wide
+    bounds = spare + keys * lanes
     whole, done = 2 * all_seen(L, S, wide, causal) * outer * inner, 0
     for head in range(outer * inner):
         o, h = head // inner, head % inner
@@ -414,13 +415,18 @@ def forward(
                 if masked != 0:
                     m = o * m0 + h * m1 + i * m2 + from_key * m3
                     lay_mask(
-                        x, at, spare, allow, bias, m, m2, m3, masked, rows, n, wide, keys, lanes
+                        x, bounds if masked == 1 else at, spare, allow, bias, m, m2, m3, masked, rows,
+                        n, wide, keys, lanes,
                     )  # fmt: skip
                 near = o * k0 + h * k1 + from_key * k2
                 scores(
                     x, at, panel, wide, k, near, k2, rows, n, E, ahead, causal,
-                    1 if masked != 0 else 0, lanes,
+                    1 if masked == 2 else 0, lanes,
                 )  # fmt: skip
+                if masked == 1:
+                    for j in range(n * wide):  # what is hidden may be nan
+                        value, bound = x[at + j], x[bounds + j]
+                        x[at + j] = value if value < bound else bound
                 if causal:
                     hide_later(x, at, wide, rows, n, ahead, lanes)
                 step = max(lanes, GROUP)
@@ -484,6 +490,7 @@ def backward(
     z = at + keys * wide
     high, factor, mean = z + keys * wide, z + (keys + 1) * wide, z + (keys + 2) * wide
     spare = z + (keys + 3) * wide
+    bounds = spare + keys * lanes
     if part == 0:
         begun[0] = parts
     else:
@@ -528,14 +535,19 @@ def backward(
                 if masked != 0:
                     m = o * m0 + h * m1 + i * m2 + from_key * m3
                     lay_mask(
-                        x, at, spare, allow, bias, m, m2, m3, masked, rows, n, wide, keys, lanes
+                        x, bounds if masked == 1 else at, spare, allow, bias, m, m2, m3, masked, rows,
+                        n, wide, keys, lanes,
                     )  # fmt: skip
                 k_near, v_near = o * k0 + h * k1 + from_key * k2, o * v0 + h * v1 + from_key * v2
                 scores(
                     x, at, panel, wide, k, k_near, k2, rows, n, E, ahead, causal,
-                    1 if masked != 0 else 0, lanes,
+                    1 if masked == 2 else 0, lanes,
                 )  # fmt: skip
                 scores(x, z, g_panel, wide, v, v_near, v2, rows, n, D, ahead, causal, 0, lanes)
+                if masked == 1:
+                    for j in range(n * wide):  # what is hidden may be nan
+                        value, bound = x[at + j], x[bounds + j]
+                        x[at + j] = value if value < bound else bound
                 if causal:
                     hide_later(x, at, wide, rows, n, ahead, lanes)
                 if dropped:
