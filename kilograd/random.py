@@ -46,6 +46,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import operator
 import secrets
@@ -336,6 +337,14 @@ def fork_rng(
 
 
 # ------------------------------------------------------------------------------------- arithmetic
+
+
+_draws = itertools.count()
+
+
+def _worth(n: int) -> bool:
+    """Whether n normal numbers are made natively: they are the same, but the first time may compile."""
+    return n >= LARGE.limit or (next(_draws) > 300 and LARGE.limit != math.inf)
 
 
 @functools.cache
@@ -644,7 +653,7 @@ def _normals_one_by_one(g: Generator, n: int, mean: float, std: float) -> np.nda
 
 def _normals_by_sixteen(uniforms: np.ndarray, mean: float, std: float) -> np.ndarray:
     """Blocks of sixteen uniform numbers, turned in place into as many normal ones."""
-    if len(uniforms) >= LARGE.limit and uniforms.dtype == np.float32 and native():
+    if _worth(len(uniforms)) and uniforms.dtype == np.float32 and native():
         return native().normals_now(uniforms, mean, std)
     half = f"V{8 * uniforms.itemsize}"  # eight numbers as one opaque item: halves copy fast
     for start in range(0, len(uniforms), _CHUNK):

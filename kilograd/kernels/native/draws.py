@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -299,26 +301,37 @@ def mask_now(state_address: int, n: int, p: float, dtype: Any) -> np.ndarray:
 
 def normals_now(y: np.ndarray, mean: float, std: float) -> np.ndarray:
     """``random._normals_by_sixteen`` for float32: y (a multiple of 16) is turned in place."""
-    parts = threads.get_num_threads()
-    scratch = [np.empty(parts * PIECE, np.float32) for _ in range(4)]
-    a, b, sine, exponent = scratch
     moved = (mean, std) != (0.0, 1.0)
-    args = (
-        y,
-        y.size,
-        a,
-        a,
-        b,
-        sine,
-        exponent,
-        moved,
-        float(np.float32(mean)),
-        float(np.float32(std)),
-    )
-    table = normals.pack(args, np.float32)
+    if y.size <= PIECE:
+        return _few_normals()(y, moved, mean, std)
+    parts = threads.get_num_threads()
+    a, b, sine, exponent = (np.empty(parts * PIECE, np.float32) for _ in range(4))
+    numbers = float(np.float32(mean)), float(np.float32(std))
+    table = normals.pack((y, y.size, a, a, b, sine, exponent, moved, *numbers), np.float32)
     run = _c_function(normals.address(np.float32))
     threads.sliced(
         lambda start, stop: [run(table.ctypes.data, k, parts) for k in range(start, stop)],
         parts, 4 * y.size,
     )  # fmt: skip
     return y
+
+
+@functools.cache
+def _few_normals() -> Callable[..., np.ndarray]:
+    """The same for a few numbers: with a table and scratch memory that are always there."""
+    scratch = [np.empty(PIECE, np.float32) for _ in range(4)]
+    a, b, sine, exponent = scratch
+    table = normals.pack((None, 0, a, a, b, sine, exponent, 0, 0.0, 0.0), np.float32)
+    integers: Any = memoryview(table)  # type: ignore[arg-type]
+    floats: Any = memoryview(table.view(np.float64))  # type: ignore[arg-type]
+    run, at, lock = _c_function(normals.address(np.float32)), table.ctypes.data, threading.Lock()
+
+    def few(y: np.ndarray, moved: bool, mean: float, std: float) -> np.ndarray:
+        assert scratch
+        with lock:
+            integers[0], integers[1], integers[7] = y.ctypes.data, y.size, moved
+            floats[8], floats[9] = float(np.float32(mean)), float(np.float32(std))
+            run(at, 0, 1)
+        return y
+
+    return few
