@@ -130,6 +130,40 @@ def test_strided_and_broadcast_arguments(native):
             np.testing.assert_allclose(got, x * y + np.exp(x), rtol=1e-6, atol=1e-6)
 
 
+def test_what_is_written_to_may_have_gaps(native):
+    """The program is made for the strides that the memory has, not for those of a tidy copy."""
+    from kilograd.kernels.kernel import add_to
+
+    rng = np.random.default_rng(0)
+    for view in (lambda a: a[::2, 1:9:3], lambda a: a.T, lambda a: a[:, ::-1], lambda a: a[3:]):
+        memory_of, g = rng.standard_normal((12, 10)), rng.standard_normal((12, 10))
+        expected = memory_of.copy()
+        view(expected)[...] += view(g)
+        for _ in range(2):
+            again = memory_of.copy()
+            add_to(view(again), view(g))
+            np.testing.assert_array_equal(again, expected)
+    index = np.arange(20).reshape(10, 2)[::3, 1] % 10
+    x = kg.rand(10, 4)
+    for _ in range(2):
+        np.testing.assert_array_equal(x[kg.tensor(index)].numpy(), x.numpy()[index])
+        np.testing.assert_array_equal(
+            x.index_select(0, wrap(index)).numpy(), np.take(x.numpy(), index, 0)
+        )
+
+
+def test_memory_that_is_read_only_is_not_written_to(native):
+    p = kg.rand(40000).requires_grad_()
+    optimizer = kg.optim.SGD([p], lr=0.1)
+    p.grad = kg.rand(40000)
+    optimizer.step()
+    p.array.flags.writeable = False
+    before = p.array.copy()
+    with pytest.raises(ValueError, match="read-only"):
+        optimizer.step()
+    np.testing.assert_array_equal(p.array, before)
+
+
 def test_numbers_may_change_without_another_program(native):
     x = kg.rand(50)
     for value in (0.25, -0.0, 3.5, float("inf"), float("nan")):

@@ -167,6 +167,7 @@ class OpProgram:
         given = list(zip(variables, recording.arrays, strict=True))
         graph.outputs = [r.var for r in self.results]
         graph.writes = [(v, t._var) for v, t in given if t._var is not v]
+        self.written = [k for k, (v, t) in enumerate(given) if t._var is not v]
         if not graph.outputs and not graph.writes:
             raise _Unfit("nothing to compute")
         strides = {v: t.value.strides for v, t in given}
@@ -232,6 +233,10 @@ class OpProgram:
             f"{o} = {'empty' if size >= SMALLEST else 'small'}(*kinds[{k}])"
             for k, (o, size) in enumerate(zip(made, sizes, strict=True))
         ]
+        written = [names[k] for k in self.written]
+        if written:
+            check = " and ".join(f"{a}.flags.writeable" for a in written)
+            lines += [f"if not ({check}): raise refused"]
         lines += ["with lock:"]
         lines += [f"    ids[{k}] = id({name})" for k, name in enumerate(names + made)]
         lines += [f"    cells[{k}].value = numbers[{i}]" for k, (i, _) in enumerate(self.cells)]
@@ -318,8 +323,8 @@ def run(
 ) -> Any:
     """``fn(*args, **options)``, natively if that can be.
 
-    ``writes``: into arrays among ``args``, the second aside (a gradient). ``small``: the arrays are, and the op takes NumPy many steps;
-    a program is worth making if the same is done often.
+    ``writes``: into arrays among ``args``, the second aside (a gradient). ``small``: the arrays are, and
+    the op takes NumPy many steps; a program is worth making if the same is done often.
     """
     arrays: list[Any] = []
     numbers: list[float] = []
@@ -399,10 +404,13 @@ def _make(
 
 
 def _copy(x: np.ndarray) -> np.ndarray:
-    """A copy that lies in memory as x does."""
-    if not x.flags.c_contiguous:
-        return x.copy(order="K")
-    y = empty(x.shape, x.dtype)
+    """A copy that lies in memory just as x does, with the same gaps."""
+    if x.flags.c_contiguous:
+        y = empty(x.shape, x.dtype)
+    else:
+        low, high = np.lib.array_utils.byte_bounds(x)
+        memory = np.empty(high - low, np.uint8)
+        y = np.ndarray(x.shape, x.dtype, memory, x.ctypes.data - low, x.strides)
     y[...] = x
     return y
 
