@@ -328,26 +328,40 @@ def run(
     """
     arrays: list[Any] = []
     numbers: list[float] = []
+    rest: list[Any] = []
     key: list[Any] = [fn]
     try:
         for a in args:
-            if type(a) is np.ndarray:
+            kind = type(a)
+            if kind is np.ndarray:
                 arrays.append(a)
                 key += a.dtype, a.shape, a.strides
-            elif type(a) is float:
+            elif kind is float:
                 numbers.append(a)
                 key.append(float)
-            elif type(a) in _PLAIN:
-                key += type(a), a
-            else:
+            elif kind is tuple and np.ndarray in map(type, a):
                 key.append(_key(a, arrays))
+            else:
+                rest.append(a)
+                key.append(None)
         if options:
             key += options
             for a in options.values():
-                if type(a) in _PLAIN:
-                    key += type(a), a
-                else:
+                kind = type(a)
+                if (
+                    kind is type
+                    or kind is np.ndarray
+                    or (kind is tuple and np.ndarray in map(type, a))
+                ):
                     key.append(_key(a, arrays))
+                else:
+                    rest.append(a)
+                    key.append(None)
+        if rest:
+            try:
+                key.append(dumps(rest))
+            except ValueError:  # a slice, a dtype
+                key.append(_key(rest, arrays))
         known = tuple(key)
         program = _programs.get(known)
         if program is None or type(program) is int:
