@@ -535,7 +535,7 @@ def choose(x: Any, limit: Any, yes: Any, no: Any) -> Any:
     >>> choose(6.0, 5.0, 1.0, 0.0)
     1.0
     """
-    if not hasattr(type(x), "__array_kernel__"):
+    if not any(hasattr(type(v), "__array_kernel__") for v in (x, limit)):
         return yes if x > limit else no
     if isinstance(yes, tuple):
         return tuple([choose(x, limit, *pair) for pair in zip(yes, no, strict=True)])
