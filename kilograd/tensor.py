@@ -505,10 +505,10 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
         bit += bit
     try:
         most *= op.weight
-        if (most < LARGE.limit and op.weight == 1) or op.view:
+        if (most <= LARGE.limit and not op.often) or op.view:
             y = op.forward(*arrays, **options)
         else:
-            y = LARGE.run(op.forward, arrays, options, False, most < LARGE.limit)
+            y = LARGE.run(op.forward, arrays, options, False, most <= LARGE.limit)
     except Exception as e:
         try:
             y = as_one_step(op.forward, tuple(arrays), options, op.name, e)
@@ -537,7 +537,7 @@ def apply(op: Op, args: tuple[Any, ...], options: dict[str, Any] = _NO_OPTIONS) 
         out._cell = cell = [0]
     if needs and mode.grad and op.differentiable and y.dtype.kind in "fc":
         out._node = node = record(op, arrays, cells, edges, needs, y, cell, residuals, options)
-        if most >= LARGE.limit or y.size * op.weight >= LARGE.limit:
+        if most > LARGE.limit or y.size * op.weight > LARGE.limit:
             node.large = True
         if mode.retain or mode.anomaly:
             _remember(node, out, mode)
@@ -561,7 +561,7 @@ def _several(
     mode = MODE.get()
     if needs and mode.grad and op.differentiable:
         node = record(op, arrays, cells, edges, needs, y, None, residuals, options)
-        node.large = any(getattr(a, "size", 0) * op.weight >= LARGE.limit for a in arrays)
+        node.large = any(getattr(a, "size", 0) * op.weight > LARGE.limit for a in arrays)
         for i, out in enumerate(outs):
             if out.array.dtype.kind in "fc":
                 out._node = Pick(node, i)

@@ -82,7 +82,7 @@ class Node:
                 return self._through_composition(g)
             kept = self._as_tensors(kept)
         inputs, result = self.inputs, []
-        native = (self.large or self.op.weight > 1) and not create_graph
+        native = (self.large or self.op.often) and not create_graph
         for where, rule, pick in self.plan.rules:
             try:
                 if native:

@@ -268,8 +268,7 @@ class Function:
 class _ViewOfInput:
     """In place of the op of a view: what a custom function did to its input is not known."""
 
-    weight = 1
-    view = True
+    weight, often, view = 1, False, True
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -66,7 +66,7 @@ def kernel(fn: F) -> F:
 class Large:
     """How a function of large arrays is run: ``LARGE.run(fn, args, options, writes, small)``.
 
-    ``limit``: the number of elements from which an array is large. What is found here at first calls the
+    ``limit``: an array of more elements is large. What is found here at first calls the
     function; ``import kilograd`` puts the compiler there, which takes it apart and runs it natively.
     """
 
@@ -96,7 +96,7 @@ def sized(fn: Callable[..., Any], writes: bool = False) -> Callable[..., Any]:
     """A function of arrays that is run natively where the first of them is large."""
 
     def run(*args: Any) -> Any:
-        if getattr(args[0], "size", 0) < LARGE.limit:
+        if getattr(args[0], "size", 0) <= LARGE.limit:
             return fn(*args)
         return LARGE.run(fn, args, _NO_OPTIONS, writes)
 

@@ -67,7 +67,8 @@ class Op:
     ``residuals`` names extra values the forward returns after ``y`` for its rules alone.
     ``outputs`` > 1 says the forward returns that many differentiable arrays; ``g`` and ``y`` are
     then tuples. ``weight``: how many additions an element is worth; the heavier, the smaller are
-    the arrays from which the op is run natively.
+    the arrays from which the op is run natively. ``often``: it takes NumPy many steps, so that what is
+    repeated on small arrays is run natively, too (by default what has a weight).
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Op:
         residuals: tuple[str, ...] = (),
         outputs: int = 1,
         weight: int = 1,
+        often: bool | None = None,
         composition: Callable[..., Any] | None = None,
     ) -> None:
         self.forward = forward
@@ -91,6 +93,7 @@ class Op:
         self.residuals = residuals
         self.outputs = outputs
         self.weight = weight
+        self.often = weight > 1 if often is None else often
         self.composition = composition
         parameters = inspect.signature(forward).parameters.values()
         kinds = inspect.Parameter
