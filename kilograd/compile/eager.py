@@ -38,8 +38,8 @@ from kilograd.kernels.native import team
 from kilograd.kernels.threads import are_deterministic_algorithms_enabled
 
 MOST = 4096  # programs kept; the oldest goes
-WORTH_SHARING = 80_000  # elements touched, from where a second thread pays: it is awake already
 OFTEN = 300  # calls on small arrays after which an op is run natively
+WORTH_SHARING = 100_000  # elements touched, from where a second thread pays: as a rule it is awake
 CONSTANTS = 1 << 16  # bytes of constants in a program; more are NumPy's affair
 _RESHAPES = (np.reshape, np.ndarray.reshape)
 _PLAIN = {int, bool, str, type(None), type, type(Ellipsis)}
@@ -245,7 +245,7 @@ class OpProgram:
         if native.work > WORTH_SHARING:
             lines += ["    team(program, interpret, blas)"]
         else:
-            lines += ["    run(at)"]
+            lines += ["    alone(run, at)" if native.blas else "    run(at)"]
         if native.fallible:
             lines += ["    if status[0]: raise refused"]
         direct = "(" + "".join(f"{o}, " for o in made) + ")"
@@ -255,12 +255,12 @@ class OpProgram:
             direct = f"value([{', '.join(made)}], arrays)"
         lines += ["return " + (made[0] if self.single else direct)]
         head = (
-            "def made(lock, ids, cells, status, refused, team, program, interpret, blas, run, at, kinds,"
+            "def made(lock, ids, cells, status, refused, team, alone, program, interpret, blas, run, at, kinds,"
             " empty, small, value):\n def launch(arrays, numbers):\n  "
         )
         return _factory(head + "\n  ".join(lines) + "\n return launch\n")(
             _lock, self.entry.ids, [cell for _, cell in self.cells], native.status_array, _Refused,
-            team.run, self.entry.program, native.interpret, native.blas, self.entry.run,
+            team.run, team.alone, self.entry.program, native.interpret, native.blas, self.entry.run,
             self.entry.at, self.kinds,
             empty, np.empty, self.value,
         )  # fmt: skip

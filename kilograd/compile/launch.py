@@ -227,7 +227,13 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         line(f"if {a} is {b}: return MISS")
     _guard_lines(guards, space, line)
     line("with lock:")
-    quick = not (native.python_steps or native.parallel or native.fallible or native.generators)
+    quick = not (
+        native.python_steps
+        or native.parallel
+        or native.fallible
+        or native.generators
+        or native.blas
+    )
     fetched: list[tuple[str, list[tuple[int, int]]]] = []  # what the table gets the addresses of
     for s in native.other_sources if not quick else ():
         patches = native.patches.get(s.var, ())

@@ -58,6 +58,9 @@ from kilograd.kernels.native.plan import TWINS
 from kilograd.random import Generator
 
 ALIGN = 64
+BLAS_SHARES = (
+    1 << 15
+)  # work of a product (multiplications / 8) from which OpenBLAS uses its threads
 WORTH_SHARING = 200_000  # elements touched in a step, from where a second thread pays
 _COPIES = (np.ndarray.copy, np.copy)
 _REDUCTIONS: dict[Any, Any] = {  # and the axis they take if none is given
@@ -919,9 +922,10 @@ class NativeProgram:
             for v, at in self.settings_at.items() if v in used
         }  # fmt: skip
         self.python_steps = any(s.kind == "python" for s in self.steps)
-        self.blas = any(
-            c.kernel.calls_blas for plan in self.plans if plan is not None for c in plan.calls
-        )
+        self.blas = any(  # whether a product is large enough for BLAS to call its threads
+            c.kernel.calls_blas and c.work > BLAS_SHARES
+            for plan in self.plans if plan is not None for c in plan.calls
+        )  # fmt: skip
         self.parallel = self.work > WORTH_SHARING and threads.get_num_threads() > 1
         self.now: dict[Var, int] = {}
         self.kept: list[Any] = []  # gradients of the quick way (launch.py)
@@ -947,6 +951,8 @@ class NativeProgram:
                 if self.heads[part][0]:
                     if self.parallel:
                         team.run(self.heads[part], self.interpret, self.blas)
+                    elif self.blas:
+                        team.alone(self.interpret, self.heads[part].ctypes.data, 0, 1)
                     else:
                         self.interpret(self.heads[part].ctypes.data, 0, 1)
                     for generator in self.drawn[part]:

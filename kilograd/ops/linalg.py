@@ -31,7 +31,7 @@ def _rows(x):
 # --- products -----------------------------------------------------------------------------------
 
 
-@op(weight=8, often=False)
+@op(weight=16, often=False)
 def matmul(a, b):
     """Matrix product with NumPy's rules for vectors and batches."""
     try:
@@ -98,7 +98,7 @@ def _(g, a, b_shape):
     return matmul(mT(a), g)
 
 
-@op(weight=8, often=False)
+@op(weight=16, often=False)
 def contract(a, b, *, labels):
     """Σ over the labels that are not the result's: labels = (of a, of b, of the result), as einsum.
 

@@ -14,7 +14,7 @@ def _rows(x):
     return x if x.ndim == 2 else x.reshape((-1, x.shape[-1]))
 
 
-@op(weight=8, often=False)
+@op(weight=16, often=False)
 def linear(x, w, bias):
     """``x @ w.T + bias``: x (*, I), w (O, I) or (I,), bias (O,), () or None → (*, O)."""
     if x.dtype is not w.dtype and x.dtype != w.dtype:

@@ -88,6 +88,24 @@ def run(head: np.ndarray, interpret: Any, blas: bool = True) -> None:
         _busy.release()
 
 
+def alone(run: Any, *args: int) -> None:
+    """Call native code on this thread, and keep BLAS on it as well.
+
+    BLAS's threads turn in circles for a tenth of a second after their last product, on the core that a
+    worker needs next.
+    """
+    control = threads._blas
+    before = control[1]() if control else 1
+    if control is None or before == 1:
+        run(*args)
+        return
+    control[0](1)
+    try:
+        run(*args)
+    finally:
+        control[0](before)
+
+
 def _forget() -> None:
     """After a fork the child has no workers, and nobody who would let go of the lock."""
     global _busy
