@@ -232,6 +232,10 @@ def _power(eq: Equation, operand: Any, out: np.dtype) -> str:
             return x
         if exponent == 0.5:
             return f"sqrt({x})"
+        if exponent == -0.5:  # at -0 and -inf as PyTorch does it, too
+            return f"{literal(1, out)} / sqrt({x})"
         if exponent == -1:
             return f"{literal(1, out)} / {x}"
+        if exponent == -2:
+            return f"{literal(1, out)} / ({x} * {x})"
     return f"power({x}, {operand(exponent, out)})"
