@@ -341,6 +341,30 @@ assert codes == [0] * 20, codes
     subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), timeout=120)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_writes_to_memory_of_its_own():
+    code = """
+import os, warnings
+import numpy as np, kilograd as kg
+warnings.simplefilter("ignore")
+x = kg.rand(500, 500)
+y = x.exp()
+before = y.numpy().copy()
+z = x.exp()
+del z  # its memory is free, in both processes
+child = os.fork()
+if child == 0:
+    y.add_(1)
+    w = x * 0
+    os._exit(0)
+w = x + 1
+os.waitpid(child, 0)
+assert (y.numpy() == before).all()
+assert (w.numpy() == x.numpy() + 1).all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), timeout=120)
+
+
 def test_nothing_is_held_on_to(native):
     gc.collect()
     gc.disable()

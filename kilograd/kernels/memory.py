@@ -20,6 +20,10 @@ import numpy as np
 
 SMALLEST = 1 << 17  # bytes: below, NumPy's own allocator is quicker
 SPARE = 1 << 25  # bytes that may be held, however little was ever in use
+# A forked process gets a copy of its own: shared memory would be written to by both.
+_PRIVATE: dict[str, Any] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+)
 FORGET = 1 << 14  # so many frees after which the most that was in use is forgotten
 _free: dict[int, list[Any]] = {}  # size → memory of that size, the last used at the end
 _bytes = [0, 0, 0]  # in use, free, and the most that were in use lately
@@ -101,7 +105,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         near = [n for n in list(_free) if size < n <= 2 * size]
         memory = _take(min(near)) if near else None
     if memory is None:
-        memory = mmap.mmap(-1, size)
+        memory = mmap.mmap(-1, size, **_PRIVATE)
         if size >= 1 << 21 and hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):
                 memory.madvise(mmap.MADV_HUGEPAGE)
