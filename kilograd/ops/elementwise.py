@@ -194,7 +194,7 @@ def _power(a: Any, b: Any) -> Any:
         whole = np.where(a == 1, 1, np.where(a == -1, 1 - 2 * (b % 2), 0))
         return np.where(b < 0, whole, safe).astype(a.dtype)
     if b.__class__ is float:
-        b = float(b)  # where the number is recorded, this one holds: another power is another program
+        b = float(b)  # of a recorded number: another power will be another program
     return a**b  # the operator knows squares and square roots; np.power does not
 
 
