@@ -259,7 +259,7 @@ class Generator:
 
     def _uniform(self, n: int, dtype: np.dtype) -> np.ndarray:
         """n numbers in [0, 1): float64 from the low 53 bits of two words, float32 from 24 of one."""
-        if n >= LARGE.limit and dtype.itemsize > 2 and native():
+        if n and _worth(n) and dtype.itemsize > 2 and native():
             self._untouched = False
             return native().uniform_now(self._twister.ctypes.state_address, n, dtype)
         if n > _CHUNK:  # by pieces that stay in the cache
@@ -343,7 +343,7 @@ _draws = itertools.count()
 
 
 def _worth(n: int) -> bool:
-    """Whether n normal numbers are made natively: they are the same, but the first time may compile."""
+    """Whether n numbers are drawn natively: they are the same, but the first time may compile."""
     return n >= LARGE.limit or (next(_draws) > 300 and LARGE.limit != math.inf)
 
 

@@ -390,7 +390,7 @@ def argsort(x, *, axis, descending=False):
     return orders.argsort(x, axis, descending)
 
 
-@no_grad_op
+@op(differentiable=False, weight=2)
 def arg_topk(x, *, k, axis, largest):
     """The places of the k largest (or smallest) elements, in order."""
     return orders.arg_topk(x, k, axis, largest)

@@ -282,6 +282,8 @@ def uniform(
 
 def uniform_now(state_address: int, n: int, dtype: Any) -> np.ndarray:
     """``Generator._uniform`` for float32 and float64."""
+    if n <= 16 * PIECE and dtype == np.float32:
+        return _few_uniforms()(state_address, n)
     y, words = empty((n,), dtype), np.empty(_CHUNK // 2, np.int64)
     more = (n, 0, 1.0, 0.0, 1.0)
     if dtype == np.float32:
@@ -302,7 +304,7 @@ def mask_now(state_address: int, n: int, p: float, dtype: Any) -> np.ndarray:
 def normals_now(y: np.ndarray, mean: float, std: float) -> np.ndarray:
     """``random._normals_by_sixteen`` for float32: y (a multiple of 16) is turned in place."""
     moved = (mean, std) != (0.0, 1.0)
-    if y.size <= PIECE:
+    if y.size <= 16 * PIECE:  # not worth a second thread
         return _few_normals()(y, moved, mean, std)
     parts = threads.get_num_threads()
     a, b, sine, exponent = (np.empty(parts * PIECE, np.float32) for _ in range(4))
@@ -314,6 +316,30 @@ def normals_now(y: np.ndarray, mean: float, std: float) -> np.ndarray:
         parts, 4 * y.size,
     )  # fmt: skip
     return y
+
+
+@functools.cache
+def _few_uniforms() -> Callable[[int, int], np.ndarray]:
+    """The same for a few float32 numbers: with a table that is always there."""
+    words = np.empty(_CHUNK // 2, np.int64)
+    table = draw_float32.pack((0, 0, words, None, 0, 0, 1.0, 0.0, 1.0), np.float32)
+    cells: Any = memoryview(table)  # type: ignore[arg-type]
+    run, at, lock = (
+        _c_function(draw_float32.address(np.float32)),
+        table.ctypes.data,
+        threading.Lock(),
+    )
+
+    def few(state_address: int, n: int) -> np.ndarray:
+        assert words.size
+        y = np.empty(n, np.float32)
+        with lock:
+            cells[0] = cells[1] = state_address
+            cells[3], cells[4] = y.ctypes.data, n
+            run(at, 0, 1)
+        return y
+
+    return few
 
 
 @functools.cache
