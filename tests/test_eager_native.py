@@ -513,3 +513,81 @@ def test_a_view_of_the_pools_memory_is_a_view():
     assert x.sum().item() == 2 * (1 << 16)
     assert x.data_ptr() == y.data_ptr()
     assert a.shape == (1 << 16,)
+
+
+# --- what a reviewer found ----------------------------------------------------------------------------
+
+
+def test_numbers_of_numpy_keep_their_dtype(native):
+    x = kg.arange(100)
+    assert (x * np.float32(0)).dtype == kg.float32
+    assert (x * np.int32(0)).dtype == (in_numpy(lambda: x * np.int32(0))).dtype
+    assert (kg.arange(100) * np.int32(0)).dtype == kg.int64
+
+
+def test_memory_maps_are_read_anew(native, tmp_path):
+    z = np.memmap(tmp_path / "z.bin", dtype="f4", mode="w+", shape=(30,))
+    z[:] = np.arange(30)
+    x = kg.rand(30, 30)
+    (x + kg.from_numpy(z.reshape(1, 30))).numpy()
+    found = (x + kg.from_numpy(z.reshape(30, 1))).numpy()
+    np.testing.assert_array_equal(found, x.numpy() + np.asarray(z).reshape(30, 1))
+
+
+def test_a_slice_of_a_block_does_not_give_its_memory_back():
+    x = memory.empty((300, 400), np.dtype(np.float32))
+    x[...] = 2
+    part = x.base[:8]
+    del part
+    y = memory.empty((300, 400), np.dtype(np.float32))
+    y[...] = 7
+    assert (x == 2).all()
+
+
+def test_what_overlaps_is_added_as_numpy_adds_it(native):
+    r = np.random.default_rng(0).standard_normal((70, 70)).astype(np.float32)
+    x = kg.tensor(r, requires_grad=True)
+    x.grad = kg.tensor(r.copy())
+    x.T.backward(x.grad)
+    np.testing.assert_array_equal(x.grad.numpy(), r + r.T)
+
+
+def test_a_users_optimizer_may_look_at_itself():
+    class Clip(kg.optim.Optimizer):
+        blockwise = True
+
+        def __init__(self, params, lr):
+            self.most = 0.5
+            super().__init__(params, {"lr": lr})
+
+        def update(self, p, g, state, group):
+            p -= group["lr"] * np.clip(g, -self.most, self.most)
+
+    w = kg.zeros(40000, requires_grad=True)
+    optimizer = Clip([w], 0.1)
+    w.sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(w.detach().numpy(), np.float32(-0.05))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of Unix")
+def test_a_signals_handler_may_compute():
+    code = """
+import signal, time, kilograd as kg
+x, y, busy, count = kg.randn(700, 700), kg.randn(700, 700), [0], [0]
+x * y
+def handler(*_):
+    if not busy[0]:
+        busy[0] = 1
+        x * y
+        count[0] += 1
+        busy[0] = 0
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+end = time.time() + 1
+while time.time() < end:
+    x * y
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert count[0] > 10
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), timeout=60)

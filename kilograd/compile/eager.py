@@ -42,9 +42,11 @@ OFTEN = 300  # calls on small arrays after which an op is run natively
 WORTH_SHARING = 100_000  # elements touched, from where a second thread pays: as a rule it is awake
 CONSTANTS = 1 << 16  # bytes of constants in a program; more are NumPy's affair
 _RESHAPES = (np.reshape, np.ndarray.reshape)
+_SIMPLE = {int, float, bool, str, type(None)}
 _PLAIN = {int, bool, str, type(None), type, type(Ellipsis)}
 _programs: dict[Any, Any] = {}
 _lock = threading.Lock()  # one program at a time: they share memory
+_owner = [0]  # the thread that runs it
 
 
 def _unlock() -> None:
@@ -237,7 +239,8 @@ class OpProgram:
         if written:
             check = " and ".join(f"{a}.flags.writeable" for a in written)
             lines += [f"if not ({check}): raise refused"]
-        lines += ["with lock:"]
+        lines += ["if locked() and owner[0] == ident(): raise refused"]  # a signal's handler
+        lines += ["with lock:", "    owner[0] = ident()"]
         lines += [f"    ids[{k}] = id({name})" for k, name in enumerate(names + made)]
         lines += [f"    cells[{k}].value = numbers[{i}]" for k, (i, _) in enumerate(self.cells)]
         if native.fallible:
@@ -253,13 +256,14 @@ class OpProgram:
             direct = "None"
         elif not self.direct:
             direct = f"value([{', '.join(made)}], arrays)"
+        lines += ["    owner[0] = 0"]
         lines += ["return " + (made[0] if self.single else direct)]
         head = (
-            "def made(lock, ids, cells, status, refused, team, alone, program, interpret, blas, run, at, kinds,"
+            "def made(lock, locked, owner, ident, ids, cells, status, refused, team, alone, program, interpret, blas, run, at, kinds,"
             " empty, small, value):\n def launch(arrays, numbers):\n  "
         )
         return _factory(head + "\n  ".join(lines) + "\n return launch\n")(
-            _lock, self.entry.ids, [cell for _, cell in self.cells], native.status_array, _Refused,
+            _lock, _lock.locked, _owner, threading.get_ident, self.entry.ids, [cell for _, cell in self.cells], native.status_array, _Refused,
             team.run, team.alone, self.entry.program, native.interpret, native.blas, self.entry.run,
             self.entry.at, self.kinds,
             empty, np.empty, self.value,
@@ -278,6 +282,14 @@ def dumps(x: Any) -> bytes:
     return marshal.dumps(x, 2)  # from version 3 on, who else holds it matters
 
 
+def _is_plain(x: tuple[Any, ...]) -> bool:
+    """Whether a tuple holds numbers, strings and such tuples: what NumPy has made would lose its dtype."""
+    kinds = set(map(type, x))
+    if kinds <= _SIMPLE:
+        return True
+    return kinds <= {*_SIMPLE, tuple} and all(_is_plain(y) for y in x if type(y) is tuple)
+
+
 def _key(x: Any, arrays: list[Any]) -> Any:
     """What the program depends on in an option; arrays in it are found on the way."""
     kind = type(x)
@@ -288,11 +300,8 @@ def _key(x: Any, arrays: list[Any]) -> Any:
         return kind, x
     if kind is float:
         return dumps(x)
-    if kind is tuple and np.ndarray not in map(type, x):
-        try:
-            return dumps(x)
-        except ValueError:  # something else is in it
-            pass
+    if kind is tuple and _is_plain(x):
+        return dumps(x)
     if kind in (tuple, list):
         return kind, *[_key(y, arrays) for y in x]
     if kind is slice:
@@ -339,29 +348,24 @@ def run(
             elif kind is float:
                 numbers.append(a)
                 key.append(float)
-            elif kind is tuple and np.ndarray in map(type, a):
-                key.append(_key(a, arrays))
-            else:
+            elif kind in _SIMPLE or (kind is tuple and _is_plain(a)):
                 rest.append(a)
                 key.append(None)
+            else:
+                key.append(_key(a, arrays))
         if options:
             key += options
             for a in options.values():
                 kind = type(a)
-                if (
-                    kind is type
-                    or kind is np.ndarray
-                    or (kind is tuple and np.ndarray in map(type, a))
-                ):
-                    key.append(_key(a, arrays))
-                else:
+                if kind in _SIMPLE or (kind is tuple and _is_plain(a)):
                     rest.append(a)
                     key.append(None)
+                else:
+                    key.append(_key(a, arrays))
         if rest:
-            try:
-                key.append(dumps(rest))
-            except ValueError:  # a slice, a dtype
-                key.append(_key(rest, arrays))
+            key.append(dumps(rest))
+        if writes and any(_overlap(a, arrays[1]) for a in (arrays[0], *arrays[2:])):
+            raise _Unfit("what is written is read in another order")
         known = tuple(key)
         program = _programs.get(known)
         if program is None or type(program) is int:
@@ -381,6 +385,13 @@ def run(
     except (_Unfit, _Refused):
         pass
     return fn(*args, **options)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays may share memory without being the same."""
+    if not np.may_share_memory(a, b):
+        return False
+    return a.strides != b.strides or a.ctypes.data != b.ctypes.data
 
 
 def reset() -> None:

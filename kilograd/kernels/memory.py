@@ -34,7 +34,7 @@ class Block(np.ndarray):
     """What the arrays over one piece of memory have as their base; with it, the memory is free."""
 
     def __del__(self) -> None:
-        if self.base is not None:
+        if isinstance(self.base, mmap.mmap):  # and no view of a Block
             _give(self.base)
 
 

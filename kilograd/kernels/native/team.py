@@ -55,6 +55,7 @@ class _Worker:
 
 _workers: list[_Worker] = []
 _busy = threading.Lock()
+_owner = [0]  # the thread that has the team at work
 _pid = 0
 
 
@@ -65,27 +66,52 @@ def run(head: np.ndarray, interpret: Any, blas: bool = True) -> None:
     """
     global _pid
     parts = threads.get_num_threads()
-    if parts < 2 or not _busy.acquire(blocking=threads.are_deterministic_algorithms_enabled()):
+    patient = threads.are_deterministic_algorithms_enabled() and _owner[0] != threading.get_ident()
+    if parts < 2 or not _busy.acquire(blocking=patient):
         interpret(head.ctypes.data, 0, 1)
         return
+    control, before = threads._blas if blas else None, 1
     try:
+        _owner[0] = threading.get_ident()
         if _pid != os.getpid() or len(_workers) != parts - 1:  # at first, or in a forked process
             _workers[:] = [_Worker(k, parts) for k in range(1, parts)]
             _pid = os.getpid()
-        counter = head[3]
-        control = threads._blas if blas else None
         before = control[1]() if control else 1
         if control and before != 1:
             control[0](1)
-        head[4] = _value_at(int(counter))
-        address = head.ctypes.data
-        for worker in _workers:
-            worker.post(address)
-        interpret(address, 0, parts)
+        counter = int(head[3])
+        head[4] = _value_at(counter)
+        end = int(head[4]) + parts * int(head[0])
+        tickets = [worker.cells[0] for worker in _workers]
+        try:
+            for worker in _workers:
+                worker.post(head.ctypes.data)
+            interpret(head.ctypes.data, 0, parts)
+        except BaseException:  # Ctrl-C before all had begun: they wait for each other
+            _finish(head, interpret, parts, tickets, counter, end)
+            raise
+    finally:
         if control and before != 1:
             control[0](before)
-    finally:
+        _owner[0] = 0
         _busy.release()
+
+
+def _finish(
+    head: np.ndarray, interpret: Any, parts: int, tickets: list[int], counter: int, end: int
+) -> None:
+    """Run a program to its end that not all of the team may have been told of."""
+    while _value_at(counter) < end:
+        try:
+            for worker, ticket in zip(_workers, tickets, strict=True):
+                if worker.cells[0] == ticket:
+                    worker.post(head.ctypes.data)
+                else:  # it may sleep still: to wake it once too often does no harm
+                    worker.asleep = False
+                    worker.bell.release()
+            interpret(head.ctypes.data, 0, parts)
+        except KeyboardInterrupt:
+            continue
 
 
 def alone(run: Any, *args: int) -> None:
