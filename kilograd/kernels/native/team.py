@@ -6,6 +6,7 @@ sleep. While a team works, BLAS is held to one thread: the kernels themselves di
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
@@ -27,7 +28,8 @@ class _Worker:
         )
         self.cells = memoryview(self.box)  # type: ignore[arg-type]
         self.gate = threading.Lock()
-        self.bell = threading.Semaphore(0)
+        self.bell = threading.Lock()  # held while nobody has rung: Ctrl-C cannot tear it
+        self.bell.acquire()
         self.asleep = False
         self.attend = build._c_function(build.ATTEND.address(np.float32))
         self.part, self.parts = part, parts
@@ -50,6 +52,10 @@ class _Worker:
             cells[0] += 1
             wake, self.asleep = self.asleep, False
         if wake:
+            self.ring()
+
+    def ring(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has been rung already
             self.bell.release()
 
 
@@ -108,7 +114,7 @@ def _finish(
                     worker.post(head.ctypes.data)
                 else:  # it may sleep still: to wake it once too often does no harm
                     worker.asleep = False
-                    worker.bell.release()
+                    worker.ring()
             interpret(head.ctypes.data, 0, parts)
         except KeyboardInterrupt:
             continue
