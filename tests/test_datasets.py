@@ -325,7 +325,7 @@ def test_idx_round_trip(tmp_path, dtype, shape, compress):
     array = np.asarray(array)
     content = idx_bytes(array)
     path = tmp_path / "file"
-    path.write_bytes(gzip.compress(content) if compress else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if compress else content)
     got = read_idx(path)
     assert got.dtype == array.dtype
     assert got.dtype.isnative
@@ -348,11 +348,11 @@ GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (GOOD[:-1], r"promises 24 bytes of data \(shape \(2, 3, 4\)\), and 23 follow"),
         (GOOD + b"\0", "and 25 follow"),
         (b"\0\0\x08\x03" + b"\xff" * 12, "promises 79228162458924105385300197375 bytes"),
-        (gzip.compress(GOOD)[:-9], "is damaged"),
-        (gzip.compress(GOOD)[:11], "is damaged"),
-        (gzip.compress(GOOD)[:-8] + b"\0" * 8, "is damaged"),
-        (gzip.compress(GOOD)[:12] + b"\xff\xff" + gzip.compress(GOOD)[14:], "is damaged"),
-        (gzip.compress(GOOD) + b"junk", "is damaged"),
+        (gzip.compress(GOOD, mtime=0)[:-9], "is damaged"),
+        (gzip.compress(GOOD, mtime=0)[:11], "is damaged"),
+        (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "is damaged"),
+        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff\xff" + gzip.compress(GOOD, mtime=0)[14:], "is damaged"),
+        (gzip.compress(GOOD, mtime=0) + b"junk", "is damaged"),
         (gzip.compress(GOOD[:-3]), "and 21 follow"),
     ],
 )
@@ -485,8 +485,8 @@ IMAGES, LABELS = FILES["train-images-idx3-ubyte"], FILES["train-labels-idx1-ubyt
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"train_images": gzip.compress(LABELS)}, r"uint8 of shape \(30,\), where uint8 images"),
-        ({"train_labels": gzip.compress(IMAGES)}, "where uint8 labels"),
+        ({"train_images": gzip.compress(LABELS, mtime=0)}, r"uint8 of shape \(30,\), where uint8 images"),
+        ({"train_labels": gzip.compress(IMAGES, mtime=0)}, "where uint8 labels"),
         (
             {"train_labels": gzip.compress(idx_bytes(np.zeros(N_TRAIN, np.float32)))},
             "holds float32",
@@ -496,7 +496,7 @@ IMAGES, LABELS = FILES["train-images-idx3-ubyte"], FILES["train-labels-idx1-ubyt
             {"train_labels": gzip.compress(FILES["t10k-labels-idx1-ubyte"])},
             "30 images but .* 7 labels",
         ),
-        ({"train_images": gzip.compress(IMAGES)[:-100]}, "is damaged"),
+        ({"train_images": gzip.compress(IMAGES, mtime=0)[:-100]}, "is damaged"),
         ({"train_images": gzip.compress(IMAGES[:-1])}, "wrong length"),
         ({"train_images": b""}, "not an IDX file"),
     ],
