@@ -351,9 +351,12 @@ GOOD = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (gzip.compress(GOOD, mtime=0)[:-9], "is damaged"),
         (gzip.compress(GOOD, mtime=0)[:11], "is damaged"),
         (gzip.compress(GOOD, mtime=0)[:-8] + b"\0" * 8, "is damaged"),
-        (gzip.compress(GOOD, mtime=0)[:12] + b"\xff\xff" + gzip.compress(GOOD, mtime=0)[14:], "is damaged"),
+        (
+            gzip.compress(GOOD, mtime=0)[:12] + b"\xff\xff" + gzip.compress(GOOD, mtime=0)[14:],
+            "is damaged",
+        ),
         (gzip.compress(GOOD, mtime=0) + b"junk", "is damaged"),
-        (gzip.compress(GOOD[:-3]), "and 21 follow"),
+        (gzip.compress(GOOD[:-3], mtime=0), "and 21 follow"),
     ],
 )
 def test_bad_idx_files_are_named(tmp_path, content, message):
@@ -485,7 +488,10 @@ IMAGES, LABELS = FILES["train-images-idx3-ubyte"], FILES["train-labels-idx1-ubyt
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"train_images": gzip.compress(LABELS, mtime=0)}, r"uint8 of shape \(30,\), where uint8 images"),
+        (
+            {"train_images": gzip.compress(LABELS, mtime=0)},
+            r"uint8 of shape \(30,\), where uint8 images",
+        ),
         ({"train_labels": gzip.compress(IMAGES, mtime=0)}, "where uint8 labels"),
         (
             {"train_labels": gzip.compress(idx_bytes(np.zeros(N_TRAIN, np.float32)))},
