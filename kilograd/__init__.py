@@ -103,9 +103,42 @@ else:
     _LARGE.run = _run_large
 
 
-def __getattr__(name: str) -> object:
-    if name == "compile":  # imported when first used
-        import importlib
+# Names of the rooms above, loaded when they are first used: (module, name in it, or None for the module).
+_ABOVE = {
+    "compile": ("kilograd.compile", None),
+    "Graph": ("kilograd.compile.lazy", "Graph"),
+    "lazy": ("kilograd.compile.lazy", "lazy"),
+    "get_default_graph": ("kilograd.compile.lazy", "get_default_graph"),
+    "set_default_graph": ("kilograd.compile.lazy", "set_default_graph"),
+    "viz": ("kilograd.viz", None),
+    "summary": ("kilograd.viz.summary", "summary"),
+    "explain": ("kilograd.viz.explain", "explain"),
+    "profiler": ("kilograd.profiler", None),
+}
 
-        return importlib.import_module("kilograd.compile")
-    raise AttributeError(f"module 'kilograd' has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    if name not in _ABOVE:
+        raise AttributeError(f"module 'kilograd' has no attribute {name!r}")
+    from importlib import import_module
+
+    where, what = _ABOVE[name]
+    module = import_module(where)
+    return module if what is None else getattr(module, what)
+
+
+def _drawn_above(name: str) -> _Any:
+    """A method that a room above knows how to do: it is handed on when it is called."""
+
+    def method(self: _Any, *args: _Any, **kwargs: _Any) -> _Any:
+        from importlib import import_module
+
+        return getattr(import_module("kilograd.viz"), name)(self, *args, **kwargs)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"See :func:`kilograd.viz.{name}`."
+    return method
+
+
+Tensor.draw_graph = _drawn_above("draw_graph")  # type: ignore[attr-defined]
+nn.Module.plot = _drawn_above("plot")  # type: ignore[attr-defined]

@@ -301,3 +301,10 @@ def test_timed_network(name: str, backend: str) -> None:
             for a, batch in zip(found, batches, strict=True):
                 np.testing.assert_allclose(a.item(), twin.function(*batch).item(), rtol=1e-3)
     assert 1 <= len(programs(step)) <= 2 and sum(p.runs for p in programs(step)) >= 1
+
+
+def test_dropout_of_a_transposed_input_is_recorded():
+    layer = kg.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    step = kg.compile(lambda x: layer(x).sum(), fullgraph=True, check=True)
+    for _ in range(3):
+        step(kg.randn(2, 5, 8))

@@ -22,7 +22,7 @@ FLOORS = {
     1: ("ops", "dtypes", "errors"),
     2: tuple("tensor value size indexing autograd random functions printing linalg cuda".split()),
     3: ("nn", "optim", "utils", "datasets", "func", "compile"),
-    4: ("interop", "viz", "train", "distributed"),
+    4: ("interop", "viz", "profiler", "train", "distributed"),
     5: ("cli", "__main__"),
 }
 LOBBY = 3  # `import kilograd` brings in everything up to this floor, so only this floor and above may say it

@@ -34,7 +34,8 @@ def _drawn(x: Any, draw: Callable[[tuple[int, ...]], Any]) -> Any:
     if x.flags.c_contiguous:
         return draw(x.shape)
     order = sorted(range(x.ndim), key=lambda i: -x.strides[i])
-    return draw(tuple([x.shape[i] for i in order])).transpose(np.argsort(order))
+    back = tuple(np.argsort(order).tolist())
+    return draw(tuple([x.shape[i] for i in order])).transpose(back)
 
 
 def _masked(input: Tensor, mask: Any, inplace: bool) -> Tensor:
