@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import dataclass, field
 
-from kilograd.viz.diagram import ROOT, Diagram, Part, Wires, wiring
+from kilograd.viz.diagram import ROOT, Diagram, Part, Wires, bundles, wiring
 
 Point = tuple[float, float]
 TITLE, LINE = 13.0, 11.0  # the sizes of letters
@@ -97,9 +97,13 @@ def graphviz(source: str, form: str = "plain") -> bytes:
 
 
 def _laid_out(
-    sizes: dict[str, Point], wires: dict[tuple[str, str, str], None], direction: str
+    sizes: dict[str, Point],
+    wires: dict[tuple[str, str, str], None],
+    direction: str,
+    bundled: set[str],
 ) -> Layout:
-    """Boxes of given sizes and the arrows between them, placed by Graphviz."""
+    """Boxes of given sizes and the arrows between them, placed by Graphviz; bundled ports share a place."""
+    place = lambda end: end.partition(":")[0] + ":" if end in bundled else end  # noqa: E731
     layout = Layout()
     names: dict[str, str] = {}
     ports: dict[str, list[str]] = {"in": [], "out": []}
@@ -112,7 +116,7 @@ def _laid_out(
         names[id] = f"n{len(names)}"
         lines.append(f"{names[id]} [width={w / 72:.4f}, height={h / 72:.4f}];")
     for source, _, target in wires:
-        for end in (source, target):
+        for end in (place(source), place(target)):
             if end not in names:
                 names[end] = f"n{len(names)}"
                 lines.append(f"{names[end]} [width=0.02, height=0.02];")
@@ -120,7 +124,7 @@ def _laid_out(
     for side, rank in (("in", "source"), ("out", "sink")):
         if ports[side]:
             lines.append(f"{{ rank={rank}; {'; '.join(ports[side])} }}")
-    pairs = dict.fromkeys((source, target) for source, _, target in wires)
+    pairs = dict.fromkeys((place(source), place(target)) for source, _, target in wires)
     lines += [f"{names[a]} -> {names[b]};" for a, b in pairs]
     ids = {name: id for id, name in names.items()}
     routes: dict[tuple[str, str], list[Point]] = {}
@@ -144,9 +148,10 @@ def _laid_out(
             points = [(numbers[k], height - numbers[k + 1]) for k in range(0, 2 * count, 2)]
             routes[ids[words[1]], ids[words[2]]] = points
     for source, value, target in wires:
-        points = list(routes[source, target])
-        points[0] = layout.ports.get(source, points[0])  # to the middle of a port
-        points[-1] = layout.ports.get(target, points[-1])
+        points = list(routes[place(source), place(target)])
+        for end, k in ((source, 0), (target, -1)):
+            if (port := layout.ports.get(place(end))) is not None:
+                layout.ports[end] = points[k] = port  # its middle
         layout.edges.append(Edge(source, value, target, points))
     return layout
 
@@ -164,6 +169,7 @@ class Arrangement:
         self.nested = nested
         self.children = diagram.children()
         self.layouts: dict[str, Layout] = {}
+        self.bundles = bundles(diagram)
         wires = wiring(diagram)
         if nested:
             self._inside_out(ROOT, wires)
@@ -195,4 +201,6 @@ class Arrangement:
                     max(inner.width + 2 * PADDING, title),
                     inner.height + HEADER + PADDING,
                 )
-        self.layouts[group] = _laid_out(sizes, wires[group], self.diagram.direction)
+        self.layouts[group] = _laid_out(
+            sizes, wires[group], self.diagram.direction, self.bundles[group]
+        )

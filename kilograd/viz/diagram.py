@@ -169,26 +169,31 @@ class Diagram:
                     self.part(id).parent = run.id
 
     def open_to(self, depth: int | None, most: int = 160) -> None:
-        """Open groups to a depth; with None as many levels as keep what is shown below ``most``.
+        """Open groups to a depth; with None from the outermost on while at most ``most`` things show.
 
-        Groups of one operation's steps and runs of a long list stay closed unless a depth is given.
+        With None, groups beside each other are opened all or none (phases one by one), and groups of
+        one operation's steps and runs of a long list stay closed.
         """
-        levels = {g: len(self.path(g)) for g in self.groups if g != ROOT}
-        foldable = [
-            g for g in levels if depth is not None or self.groups[g].kind not in ("op", "run")
-        ]
-        for g in levels:
-            self.groups[g].open = False
-        for level in range(1, max(levels.values(), default=0) + 1):
-            if depth is not None and level > depth:
-                break
-            now = [g for g in foldable if levels[g] == level]
-            for g in now:
-                self.groups[g].open = True
-            if depth is None and level > 1 and sum(1 for _ in self.visible()) > most:
-                for g in now:
-                    self.groups[g].open = False
-                break
+        inside = self.children()
+        for group in self.groups.values():
+            group.open = group.id == ROOT
+        shown = len(inside[ROOT])
+        waiting = [(ROOT, 1)]
+        for parent, level in waiting:  # grows while it is walked: the outermost first
+            here = [g for g in inside[parent] if g in self.groups]
+            if depth is not None:
+                batches = [here] if level <= depth else []
+            else:
+                here = [g for g in here if self.groups[g].kind not in ("op", "run")]
+                phases = all(self.groups[g].kind == "phase" for g in here)
+                batches = [[g] for g in here] if phases else [here]
+            for batch in batches:
+                more = sum(len(inside[g]) - 1 for g in batch)
+                if depth is not None or shown + more <= most:
+                    shown += more
+                    for g in batch:
+                        self.groups[g].open = True
+                        waiting.append((g, level + 1))
 
 
 Wires = dict[str, dict[tuple[str, str, str], None]]
@@ -213,3 +218,28 @@ def wiring(diagram: Diagram) -> Wires:
         for k in range(common, len(b) - 1):
             wires[b[k]][f"in:{u}", u, b[k + 1]] = None
     return wires
+
+
+def bundles(diagram: Diagram) -> dict[str, set[str]]:
+    """For each group the ports that share one place: those of values that another phase makes or reads.
+
+    A training step hands hundreds of values from the forward to the backward pass; they run in one strand.
+    """
+    found: dict[str, set[str]] = {g: set() for g in diagram.groups}
+    straight: set[tuple[str, str]] = (
+        set()
+    )  # (group, port) that something of the same phase also uses
+    paths = {id: diagram.path(id) for id in diagram.blocks}
+    for u, v in diagram.arrows:
+        other = diagram.blocks[u].phase != diagram.blocks[v].phase
+        if diagram.blocks[v].kind == "output":
+            other = False
+        for group in paths[u]:
+            if group not in paths[v]:
+                found[group].add(f"out:{u}") if other else straight.add((group, f"out:{u}"))
+        for group in paths[v]:
+            if group not in paths[u]:
+                found[group].add(f"in:{u}") if other else straight.add((group, f"in:{u}"))
+    for group, port in straight:
+        found[group].discard(port)
+    return found

@@ -23,9 +23,9 @@ class Drawing:
     ``.mermaid`` are its text forms, which need no other package.
     """
 
-    def __init__(self, diagram: Diagram) -> None:
+    def __init__(self, diagram: Diagram, depth: int | None = None) -> None:
         self.diagram = diagram
-        self._scene: Scene | None = None
+        self.open_to(depth)
 
     def __len__(self) -> int:
         """The number of blocks, shown or not."""
@@ -45,8 +45,9 @@ class Drawing:
 
     def open_to(self, depth: int | None) -> Drawing:
         """Show groups opened down to a depth: 0 none, 1 the outermost …; None as many as fit well."""
+        self.chosen = depth is not None  # the page keeps a choice, and else begins with less
         self.diagram.open_to(depth)
-        self._scene = None
+        self._scene: Scene | None = None
         return self
 
     @property
@@ -86,6 +87,9 @@ class Drawing:
         """Blocks, groups and their layouts as plain data: what the interactive page is made of."""
         diagram = self.diagram
         arrangement = Arrangement(diagram, nested=False)
+        opened = {g.id: g.open for g in diagram.groups.values()}
+        if not self.chosen:
+            diagram.open_to(None, most=40)
         blocks: dict[str, dict[str, Any]] = {}
         for b in diagram.blocks.values():
             blocks[b.id] = {
@@ -102,6 +106,8 @@ class Drawing:
                 "children": arrangement.children[g.id], "open": g.open or g.id == ROOT,
                 "layout": _plain(arrangement.layouts[g.id]),
             }  # fmt: skip
+        for id, open in opened.items():
+            diagram.groups[id].open = open
         return {
             "title": diagram.title,
             "direction": diagram.direction,

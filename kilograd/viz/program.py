@@ -78,8 +78,7 @@ def graph(
 def _finished(diagram: Diagram, depth: int | None) -> Drawing:
     diagram.prune()
     diagram.fold_runs()
-    diagram.open_to(depth)
-    return Drawing(diagram)
+    return Drawing(diagram, depth)
 
 
 def _name(fn: Any) -> str:
@@ -255,6 +254,12 @@ class _Picture:
             if new:
                 self.diagram.groups[parent].details = _about_module(module)
         if scope.op is None:
+            if (
+                scope.phase == "backward" and not scope.calls
+            ):  # a gradient is added up: where it comes from
+                makers = [self.of[v] for v in eq.inputs() if self.of[v] in self.diagram.blocks]
+                makers = [m for m in makers if self.diagram.blocks[m].phase == "backward"]
+                return self._module_of(makers[-1]) if makers else parent
             return parent
         title = (
             scope.op.name if scope.phase == "forward" and not scope.rule else f"{scope.op.name} ′"
@@ -449,8 +454,9 @@ def plot(
         count = next((text for label, text in group.details if label == "parameters"), None)
         if group.kind == "module" and count:
             group.lines.append(f"{count} parameters")
-    diagram.open_to(depth)
+    drawing.open_to(depth)
     if not show_ops:
+        drawing.chosen = True
         modules = {g.parent for g in diagram.groups.values() if g.kind == "module"}
         for group in diagram.groups.values():
             if group.kind == "module" and group.id not in modules:

@@ -213,27 +213,32 @@ class Recorded(Trace):
 def recorded(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recorded:
     """Run a function once, write down what it computes, and undo what it changed.
 
-    Parameters, ``.grad``, optimizer state, buffers and random generators are afterwards as before.
+    Parameters, ``.grad``, optimizer state, buffers and random generators are afterwards as before; what
+    the function prints or appends to lists of its own stays.
 
     Raises:
         TraceError: the function reads values of tensors, or does something else that a
             recording cannot follow; the message says where.
     """
-    trace = Recorded()
-    tensors = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
-    nodes = [(t, t._node) for t in tensors if t._node is not None]
-    with tracing(trace):
-        try:
-            for i, t in enumerate(dict.fromkeys(tensors)):
-                trace.argument(t, i)
-            trace.result = fn(*args, **kwargs)
-            if trace.failure is not None:
-                raise TraceError(trace.failure)
-            trace.finish()
-        finally:
-            for t, node in nodes:
-                t._node = node
-            trace.put_back()
+    for last in (False, True):  # layers that learn their sizes from the first input do it once
+        trace = Recorded()
+        tensors = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
+        nodes = [(t, t._node) for t in tensors if t._node is not None]
+        with tracing(trace):
+            try:
+                for i, t in enumerate(dict.fromkeys(tensors)):
+                    trace.argument(t, i)
+                trace.result = fn(*args, **kwargs)
+                if trace.failure is None:
+                    trace.finish()
+                elif last or not trace.again:
+                    raise TraceError(trace.failure)
+            finally:
+                for t, node in nodes:
+                    t._node = node
+                trace.put_back()
+        if trace.failure is None:
+            break
     return trace
 
 

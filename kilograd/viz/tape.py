@@ -61,7 +61,6 @@ def draw_graph(
         tape.result(t, "result" if len(tensors) == 1 else f"result {k}")
     diagram = tape.diagram
     diagram.fold_runs()
-    diagram.open_to(None)
     return Drawing(diagram)
 
 

@@ -219,8 +219,14 @@ def test_a_function_that_cannot_be_recorded_says_where_and_changes_nothing():
     with pytest.raises(TraceError, match=r"test_drawing\.py:\d+ in reads"):
         kg.viz.graph(reads, kg.ones(3))
     assert seen.tolist() == [0, 0, 0]
+
+    def fails(x):
+        seen.add_(1)
+        return x * (1 // 0)
+
     with pytest.raises(ZeroDivisionError):
-        kg.viz.graph(lambda x: x * (1 // 0), kg.ones(3))
+        kg.viz.graph(fails, kg.ones(3))
+    assert seen.tolist() == [0, 0, 0]
     with pytest.raises(TypeError, match="not int"):
         kg.viz.graph(3)
 
@@ -305,8 +311,6 @@ def test_plot_of_two_inputs_and_to_a_file(tmp_path):
 )
 def test_plots_of_many_kinds_of_layers(model, shape):
     model = model()
-    if isinstance(model, nn.Sequential):
-        model(kg.zeros(*shape))
     drawing = model.plot(input_size=shape)
     assert ET.fromstring(drawing.svg) is not None
 
@@ -380,6 +384,19 @@ def test_wires_are_cut_at_the_borders_of_groups():
     assert list(wires[ROOT]) == [("a", "a", "g"), ("g", "b", "a")]
     assert list(wires["g"]) == [("in:a", "a", "h"), ("h", "b", "c"), ("h", "b", "out:b")]
     assert list(wires["h"]) == [("in:a", "a", "b"), ("b", "b", "out:b")]
+
+
+def test_values_for_the_backward_pass_run_in_one_strand():
+    model = small_model()
+    drawing = kg.viz.graph(a_step(model, kg.optim.SGD(model.parameters())), kg.randn(4, 2), kg.randn(4, 1))  # fmt: skip
+    groups = {g.title: g.id for g in drawing.diagram.groups.values() if g.kind == "phase"}
+    layouts = all_layouts(drawing.diagram, nested=True)
+    for phase, side in (("forward", "out:"), ("backward", "in:"), ("update", "in:")):
+        ports = [p for end, p in layouts[groups[phase]].ports.items() if end.startswith(side)]
+        assert len(ports) > 3
+        assert len(set(ports)) <= 2, phase  # the strand, and for the forward pass the result
+    ports = layouts[groups["forward"]].ports
+    assert len({p for end, p in ports.items() if end.startswith("in:")}) == 2  # x and y
 
 
 def test_long_lists_are_folded_into_runs():
