@@ -167,6 +167,6 @@ def test_import_brings_in_numpy_only():
     assert run.returncode == 0, run.stderr
     optional = (
         "click cupy joblib matplotlib numba onnx pandas PIL pooch pytest requests rich safetensors scipy"
-        " sklearn tensorboard torch tqdm"
+        " pygraphviz sklearn tensorboard tensorboardX torch tqdm"
     )
     assert set(run.stdout.split()) & set(optional.split()) == set()

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import kilograd as kg
@@ -18,8 +17,9 @@ from kilograd.cli.models import MODELS
 from kilograd.cli.warmup import warmup
 from kilograd.functions.sampling import get_rng_state, manual_seed, set_rng_state
 from kilograd.train import checkpoint, loop
-from kilograd.train.curves import draw_curves
+from kilograd.train.progress import progress
 from kilograd.utils.data import DataLoader
+from kilograd.viz.training_curves import curves
 
 DATASETS = {
     "digits": (lambda: (datasets.Digits(), datasets.Digits(train=False)), "cnn", 15, 64),
@@ -204,17 +204,14 @@ class Run:
     def one_epoch(self, epochs: int, max_steps: int | None) -> loop.Result:
         """Train one epoch under a progress bar, evaluate, and save the checkpoint."""
         label = f"epoch {self.epoch + 1}/{epochs}"
-        with Progress(
-            TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"), console=self.console, disable=not self.console.is_terminal,
-        ) as bar:  # fmt: skip
-            task = bar.add_task(label, total=len(self.loader), note="")
+        bar = progress(self.loader, desc=label, leave=False)
 
-            def show(step: int, loss: float, accuracy: float) -> None:
-                bar.update(task, advance=1, note=f"loss {loss:.4f}  acc {accuracy:.2%}")
+        def show(step: int, loss: float, accuracy: float) -> None:
+            bar.set_postfix(loss=f"{loss:.4f}", acc=f"{accuracy:.2%}")
 
+        with bar:
             seen, self.step = loop.train_epoch(
-                self.model, self.loss, self.optimizer, self.loader, step=self.step,
+                self.model, self.loss, self.optimizer, bar, step=self.step,
                 max_steps=max_steps, on_step=show,
             )  # fmt: skip
         result = loop.evaluate(self.model, self.loss, self.test_loader, len(self.classes))
@@ -248,9 +245,7 @@ class Run:
         if (self.out / "checkpoint.kg").exists():  # resumed at its last epoch, nothing is written
             files.append(self.out / "checkpoint.kg")
         if self.history:
-            with checkpoint.atomic_write(picture) as f:
-                draw_curves(self.history, f)
-            files.append(picture)
+            files.append(curves(self.history).save(picture))
         return files
 
 

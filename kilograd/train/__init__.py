@@ -1,4 +1,4 @@
-"""Training: the loop, evaluation, checkpoints, curves."""
+"""Training: the loop, evaluation, checkpoints, progress bars."""
 
 from kilograd.train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from kilograd.train.loop import NonFiniteError, Result, evaluate, train_epoch

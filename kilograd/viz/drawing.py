@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from kilograd.train.checkpoint import atomic_write
 from kilograd.viz import formats
 from kilograd.viz.arrange import Arrangement, Layout
 from kilograd.viz.diagram import ROOT, Diagram
@@ -25,6 +24,7 @@ class Drawing:
 
     def __init__(self, diagram: Diagram, depth: int | None = None) -> None:
         self.diagram = diagram
+        self._scene: Scene | None = None
         self.open_to(depth)
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Drawing:
         """Show groups opened down to a depth: 0 none, 1 the outermost …; None as many as fit well."""
         self.chosen = depth is not None  # the page keeps a choice, and else begins with less
         self.diagram.open_to(depth)
-        self._scene: Scene | None = None
+        self._scene = None
         return self
 
     @property
@@ -140,23 +140,9 @@ class Drawing:
                 ".mermaid": lambda: self.mermaid, ".json": lambda: json.dumps(self.data()),
             }[suffix]()  # fmt: skip
             content = text.encode("utf-8")
-        write_whole(path, content)
-        return path
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that nobody ever sees half of it."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with atomic_write(path) as file:
             file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(scratch, 0o666 & ~mask)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+        return path
 
 
 def _plain(layout: Layout) -> dict[str, Any]:
