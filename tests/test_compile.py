@@ -1854,3 +1854,36 @@ def test_other_generators_are_refused(compile):
     with pytest.warns(RuntimeWarning, match="generator"):
         found = {f(kg.ones(1)).item() for _ in range(4)}
     assert len(found) == 4
+
+
+def test_an_op_declared_outside_of_the_library():
+    """Also where its rule makes arrays, calls helpers of its own, or looks at values."""
+    from kilograd.ops.op import REGISTRY, op
+
+    def helper(g, x):
+        return g * np.ones_like(x) * (2.0 if np.asarray(x).sum() > -1e9 else 3.0)
+
+    @op(name="twice_for_a_test")
+    def twice(x):
+        return x * 2
+
+    @twice.vjp("x")
+    def _(g, x):
+        return helper(g, x)
+
+    try:
+        w = kg.randn(3, 2, requires_grad=True)
+
+        @kg.compile(fullgraph=True, check=True)
+        def step(x):
+            w.grad = None
+            loss = twice(x * w).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            x = kg.randn(3, 2)
+            assert step(x).item() == pytest.approx(2 * (x * w).sum().item(), rel=1e-5)
+            np.testing.assert_allclose(w.grad.array, 2 * x.array, rtol=1e-6)
+    finally:
+        del REGISTRY["twice_for_a_test"]

@@ -6,6 +6,7 @@ installed, it is asked too.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -562,3 +563,10 @@ def test_messages_name_the_operation_and_both_shapes():
         assert name in str(e.value) and "[2, 3]" in str(e.value) and "[4, 5]" in str(e.value), str(
             e.value
         )
+
+
+@pytest.mark.parametrize("convert", [float, int, complex, math.isfinite])
+@pytest.mark.parametrize("size", [0, 2])
+def test_only_one_element_becomes_a_python_number(convert, size):
+    with pytest.raises(ValueError, match="only one element tensors"):  # Matplotlib counts on it
+        convert(kg.ones(size))

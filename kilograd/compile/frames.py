@@ -15,6 +15,7 @@ from kilograd.tensor import apply
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = os.path.dirname(_HERE) + os.sep
+_NUMPY = os.path.dirname(np.__file__) + os.sep
 _TRACING = {os.path.join(_HERE, name) for name in ("tracer.py", "trace_state.py")}
 _OPS = {apply.__code__, Node.shares.__code__, Op.__call__.__code__}  # in these an op is running
 
@@ -22,7 +23,7 @@ _OPS = {apply.__code__, Node.shares.__code__, Op.__call__.__code__}  # in these 
 def users_line() -> str:
     """Where in the user's code we are: ``file:line in function``."""
     frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith((_PACKAGE, _NUMPY)):
         frame = frame.f_back
     if frame is None:
         return ""
@@ -38,7 +39,14 @@ def running_op() -> Any:
         if frame.f_code is Node._through_composition.__code__:
             return None
         frame = frame.f_back
-    return None
+    return _op_around(frame)
+
+
+def _op_around(frame: Any) -> Any:
+    """The frame of the op whose forward function or rule, declared outside of kilograd, we are in."""
+    while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame if frame is not None and frame.f_code in _OPS else None
 
 
 def given_by_user() -> bool:
@@ -47,7 +55,7 @@ def given_by_user() -> bool:
     last = None
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         last, frame = frame, frame.f_back
-    if last is None:
+    if last is None or _op_around(frame) is not None:
         return False
     code = last.f_code
     if code.co_filename in _TRACING and code.co_name != "__array_ufunc__":

@@ -49,7 +49,7 @@ def draw_graph(
             raise TypeError(f"draw_graph() draws tensors, not {type(t).__name__}")
     tape = _Tape(Diagram(title or "", direction), values)
     for name, t in (names or {}).items():
-        tape.names[id(t)] = name
+        tape.names[id(t)] = tape.names[id(t.array)] = name
     if model is not None:
         for name, p in model.named_parameters():
             tape.names.setdefault(id(p), name)
@@ -139,16 +139,16 @@ class _Tape:
     def constant(self, node: Node, place: int, value: Any) -> str:
         """A block for data (red) or a number (green)."""
         if not isinstance(value, np.ndarray):
-            id = f"{self.of[node]}.{place}"
+            number = f"{self.of[node]}.{place}"
             text = f"{value:g}" if isinstance(value, (int, float)) else str(value)
-            return self.diagram.add(Block(id, text, kind="constant")).id
-        if id_of(value) not in self.kept:
-            name = self.names.get(id_of(value), "data")
+            return self.diagram.add(Block(number, text, kind="constant")).id
+        if id(value) not in self.kept:
+            name = self.names.get(id(value), "data")
             block = Block(f"c{len(self.kept)}", name, [_shape(value)], "data")
             block.lines += self.numbers(value, "data")
             block.details = _about(value)
-            self.kept[id_of(value)] = self.diagram.add(block).id
-        return self.kept[id_of(value)]
+            self.kept[id(value)] = self.diagram.add(block).id
+        return self.kept[id(value)]
 
     def result(self, t: Tensor, name: str) -> None:
         """The tensor that is drawn."""
@@ -174,11 +174,6 @@ class _Tape:
         text = np.array2string(array, precision=4, separator=", ", suppress_small=True)
         rows = [" ".join(row.split()) for row in text.splitlines()]
         return [f"{what} {rows[0]}"] if len(rows) == 1 else [what, *rows]
-
-
-def id_of(array: Any) -> int:
-    """What tells one kept array from another."""
-    return id(array)
 
 
 def _shape(array: Any) -> str:

@@ -74,6 +74,12 @@ def test_the_tape_of_an_expression():
     assert rules["derivative: x"] == "lambda g, y: g * y"
 
 
+def test_data_is_named_too():
+    x, w = kg.randn(3, 2), kg.randn(2, requires_grad=True)
+    drawing = (x @ w).sum().draw_graph(names={"x": x, "w": w})
+    assert titles(drawing, "data") == ["x"] and titles(drawing, "parameter") == ["w"]
+
+
 def test_values_and_gradients_of_small_tensors_are_shown():
     x = kg.tensor([1.0, 2.0], requires_grad=True)
     with kg.retain_grads():
