@@ -1,18 +1,42 @@
 """Sphinx configuration: Markdown pages, docstrings rendered by autodoc, warnings treated as errors."""
 
 import re
+import sys
+from pathlib import Path
 
 from kilograd import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))  # directives of our own
 
 project = "kilograd"
 author = "The kilograd authors"
 copyright = f"2026, {author}"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "measured",
+    "pictures",
+    "reference",
+    "running",
+]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"kilograd {version}"
+html_static_path = ["_static"]
+html_css_files = ["kilograd.css"]
+html_theme_options = {
+    "light_logo": "logo.svg",
+    "dark_logo": "logo.svg",
+    "sidebar_hide_name": False,
+}
+html_favicon = "_static/logo.svg"
+html_copy_source = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # they stand in the signature; NumPy's expand to half a page
@@ -22,6 +46,9 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
+toc_object_entries = False  # a page of a hundred functions has sections enough
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 
 def literal_stars(app, what, name, obj, options, lines):

@@ -113,6 +113,7 @@ _ABOVE = {
     "viz": ("kilograd.viz", None),
     "summary": ("kilograd.viz.summary", "summary"),
     "explain": ("kilograd.viz.explain", "explain"),
+    "trace_nan": ("kilograd.viz.explain", "trace_nan"),
     "profiler": ("kilograd.profiler", None),
 }
 

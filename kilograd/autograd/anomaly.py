@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from kilograd.errors import GradError
 
 if TYPE_CHECKING:
     from kilograd.autograd.driver import Edge, Node
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class detect_anomaly(ModeContext):
@@ -52,9 +55,7 @@ def is_anomaly_enabled() -> bool:
 
 def users_lines() -> str:
     """Where in the user's code an operation is called."""
-    frames = [
-        f for f in traceback.extract_stack() if "/kilograd/" not in f.filename.replace("\\", "/")
-    ]
+    frames = [f for f in traceback.extract_stack() if not f.filename.startswith(_PACKAGE)]
     return "".join(traceback.format_list(frames[-3:]))
 
 

@@ -14,9 +14,10 @@ import linecache
 import textwrap
 from collections.abc import Callable
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
-from kilograd.ops.op import Op
+from kilograd.autograd.driver import Node
+from kilograd.ops.op import Derivative, Op
 
 
 def rule_source(rule_function: Callable[..., Any]) -> str:
@@ -77,6 +78,44 @@ def kept_by(op: Op) -> tuple[str, ...]:
     kept = dict.fromkeys(op.inputs if op.composition is not None and op.derivatives else ())
     kept |= dict.fromkeys(w for d in op.derivatives for w in d.wants if w not in op.options)
     return tuple(kept)
+
+
+class Use(NamedTuple):
+    """A rule as one node of a graph uses it."""
+
+    derivative: Derivative
+    where: tuple[int, ...]  # the inputs that it serves
+    values: dict[str, Any]  # what its names mean there, ``g`` aside; {} once the node was freed
+
+
+def uses_of(node: Node) -> list[Use]:
+    """The rules that a node's backward pass will run, and what their names mean.
+
+    >>> import kilograd as kg
+    >>> x = kg.tensor([1.0, 2.0], requires_grad=True)
+    >>> [(use.where, use.values) for use in uses_of((x * 3.0).grad_fn)]
+    [((0,), {'b': 3.0})]
+    """
+    if node.plan is None or node.op is None:
+        return []
+    found, kept, taken = [], node.kept, set()
+    for where, rule, pick in node.plan.rules:
+        i, d = next(
+            (i, d)
+            for i, d in enumerate(node.op.derivatives)
+            if d.rule is rule and i not in taken and _serves(node.op, d, where)
+        )
+        taken.add(i)
+        values = {} if kept is None else dict(zip(d.wants, pick(kept), strict=True))
+        found.append(Use(d, where if isinstance(where, tuple) else (where,), values))
+    return found
+
+
+def _serves(op: Op, d: Derivative, where: Any) -> bool:
+    if d.inputs == (op.variadic,):
+        return isinstance(where, tuple)
+    places = tuple(op.inputs.index(name) for name in d.inputs)
+    return places == (where if isinstance(where, tuple) else (where,))
 
 
 @functools.cache
