@@ -128,18 +128,19 @@ def __getattr__(name: str) -> object:
     return module if what is None else getattr(module, what)
 
 
-def _drawn_above(name: str) -> _Any:
+def _above(where: str, name: str) -> _Any:
     """A method that a room above knows how to do: it is handed on when it is called."""
 
     def method(self: _Any, *args: _Any, **kwargs: _Any) -> _Any:
         from importlib import import_module
 
-        return getattr(import_module("kilograd.viz"), name)(self, *args, **kwargs)
+        return getattr(import_module(where), name)(self, *args, **kwargs)
 
     method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"See :func:`kilograd.viz.{name}`."
+    method.__doc__ = f"See :func:`{where}.{name}`."
     return method
 
 
-Tensor.draw_graph = _drawn_above("draw_graph")  # type: ignore[attr-defined]
-nn.Module.plot = _drawn_above("plot")  # type: ignore[attr-defined]
+Tensor.draw_graph = _above("kilograd.viz", "draw_graph")  # type: ignore[attr-defined]
+Tensor.realize = _above("kilograd.compile.lazy", "realize")  # type: ignore[attr-defined]
+nn.Module.plot = _above("kilograd.viz", "plot")  # type: ignore[attr-defined]

@@ -92,8 +92,9 @@ class Tensor(Value):
     layout = "strided"
 
     def __init__(
-        self, *data: Any, dtype: Any = None, requires_grad: bool = False, device: Any = "cpu"
-    ) -> None:
+        self, *data: Any, dtype: Any = None, requires_grad: bool = False, device: Any = "cpu",
+        graph: Any = None,
+    ) -> None:  # fmt: skip
         dt = dtypes.numpy_dtype(dtype) or dtypes.get_default_dtype().dtype
         if len(data) == 1 and not isinstance(data[0], (int, np.integer)):
             source = data[0]
@@ -107,6 +108,8 @@ class Tensor(Value):
         self._cell = [0]
         if requires_grad:
             self.requires_grad = True
+        if graph is not None:
+            graph.adopt(self)
 
     # --- what it is -------------------------------------------------------------------------
 

@@ -128,7 +128,9 @@ class Value(Box):
                 "instead."
             )
         trace = TRACE.get()
-        return self.array if trace is None else trace.value_of(self.array, ".numpy()")
+        if trace is None:
+            return np.asarray(self.array)  # the array itself; a lazy one is computed
+        return trace.value_of(self.array, ".numpy()")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)

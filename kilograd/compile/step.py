@@ -640,6 +640,10 @@ def _signature(args: tuple[Any, ...], tensors: list[Tensor]) -> Any:
         if isinstance(a, Tensor):
             tensors.append(a)
             array = a.array
+            if isinstance(array, Recorded):
+                raise TraceError(
+                    "a lazy tensor is given to a compiled function: give it kg.tensor(t.numpy())"
+                )
             if a._view is not None:
                 a._edge()  # it may have a graph by now
             parts += (array.shape, array.dtype, array.strides, a._leaf, a._node is None)

@@ -73,17 +73,21 @@ def tensor(
     device: Any = None,
     requires_grad: bool = False,
     pin_memory: bool = False,
+    graph: Any = None,
 ) -> Tensor:
     """A new leaf with a copy of ``data``: a number, nested sequences, an array or a tensor.
 
-    Python floats become the default dtype, ints int64; arrays keep theirs. Raises ValueError for
-    ragged sequences and integers beyond 64 bits, TypeError for strings and unknown dtypes.
+    Python floats become the default dtype, ints int64; arrays keep theirs. ``graph``: a
+    :class:`kilograd.Graph` that it belongs to. Raises ValueError for ragged sequences and integers
+    beyond 64 bits, TypeError for strings and unknown dtypes.
 
     >>> import kilograd as kg
     >>> kg.tensor([[1, 2], [3, 4]]), kg.tensor(0.5)
     (tensor([[1, 2],
             [3, 4]]), tensor(0.5000))
     """
+    if graph is not None:
+        return graph.tensor(data, dtype=dtype, requires_grad=requires_grad)
     return made(array_of(data, dtypes.numpy_dtype(dtype)), requires_grad, device)
 
 
@@ -603,7 +607,7 @@ def _scalar(value: Any, name: str) -> Any:
         return value.item()
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) not in _PYTHON:
+    if type(value) not in _PYTHON and not isinstance(value, int):  # (a size of a lazy tensor)
         raise TypeError(f"{name}(): expected a number, got {type(value).__name__}")
     return value
 

@@ -80,7 +80,7 @@ def sizes(given: Any, name: str) -> tuple[int, ...]:
 def _one_size(n: Any) -> int:
     if isinstance(n, (bool, np.bool_)):
         raise TypeError
-    return operator.index(n)
+    return n if isinstance(n, int) else operator.index(n)  # (a size of a lazy tensor stays one)
 
 
 def variadic(fn: Callable[..., Any]) -> Any:
@@ -161,7 +161,7 @@ def numel(input: Tensor) -> int:
     >>> kg.numel(kg.zeros(2, 3))
     6
     """
-    return int(_tensor(input, "numel").array.size)
+    return _tensor(input, "numel").array.size
 
 
 Tensor.ndimension = dim  # type: ignore[attr-defined]
