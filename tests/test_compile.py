@@ -1887,3 +1887,17 @@ def test_an_op_declared_outside_of_the_library():
             np.testing.assert_allclose(w.grad.array, 2 * x.array, rtol=1e-6)
     finally:
         del REGISTRY["twice_for_a_test"]
+
+
+def test_memory_exchanged_in_a_function_stays_an_array():
+    w = kg.ones(2)
+
+    def step(x):
+        w.data = kg.zeros(2)
+        return x * w
+
+    compiled = kg.compile(step)
+    with pytest.warns(RuntimeWarning, match="memory of a tensor is exchanged"):
+        for _ in range(4):
+            assert compiled(kg.ones(2)).tolist() == [0, 0]
+            assert type(w.__dict__["array"]) is np.ndarray

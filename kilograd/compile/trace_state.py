@@ -231,7 +231,7 @@ class Trace(Recording):
             self.again = True  # lazy layers do it once
             self.tracers.pop(id(t), None)
             self.fail("the memory of a tensor is exchanged (t.data = …) in a compiled function")
-            return array
+            return concrete(array)
         if type(array) is np.ndarray:
             array = Tracer(self, array, self.constant(array))
         return self._keep_track(t, array)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+import weakref
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def _shape(x: Any) -> Any:
 
 
 def _allocated(call: Call) -> int:
-    """Bytes of the results that are no view of what the call was given."""
+    """Bytes of the results that are no view of what the call was given, nor made by an op within it."""
     if call.kind == "op":
         made = call.result if isinstance(call.result, tuple) else (call.result,)
         given = list(call.args)
@@ -135,8 +136,11 @@ def _allocated(call: Call) -> int:
         given += call.what.kept or ()
     else:
         return 0
+    given += [a for made_within in call.notes.get("made", ()) if (a := made_within()) is not None]
     arrays = [a for a in given if isinstance(a, np.ndarray)]
     fresh = {id(y): y for y in made if isinstance(y, np.ndarray)}
+    if call.parent is not None and call.parent.kind in ("op", "backward"):
+        call.parent.notes.setdefault("made", []).extend(map(weakref.ref, fresh.values()))
     return sum(y.nbytes for y in fresh.values() if not any(shares_memory(y, a) for a in arrays))
 
 

@@ -101,8 +101,12 @@ def _laid_out(
     wires: dict[tuple[str, str, str], None],
     direction: str,
     bundled: set[str],
+    known: dict[str, bytes],
 ) -> Layout:
-    """Boxes of given sizes and the arrows between them, placed by Graphviz; bundled ports share a place."""
+    """Boxes of given sizes and the arrows between them, placed by Graphviz; bundled ports share a place.
+
+    ``known`` are Graphviz's answers so far: many groups look the same.
+    """
     place = lambda end: end.partition(":")[0] + ":" if end in bundled else end  # noqa: E731
     layout = Layout()
     names: dict[str, str] = {}
@@ -129,7 +133,10 @@ def _laid_out(
     ids = {name: id for id, name in names.items()}
     routes: dict[tuple[str, str], list[Point]] = {}
     height = 0.0
-    for line in graphviz("\n".join([*lines, "}"])).decode().splitlines():
+    text = "\n".join([*lines, "}"])
+    if text not in known:
+        known[text] = graphviz(text)
+    for line in known[text].decode().splitlines():
         words = line.split()
         if words[0] == "graph":
             layout.width, height = float(words[2]) * 72, float(words[3]) * 72
@@ -170,6 +177,7 @@ class Arrangement:
         self.children = diagram.children()
         self.layouts: dict[str, Layout] = {}
         self.bundles = bundles(diagram)
+        self.known: dict[str, bytes] = {}
         wires = wiring(diagram)
         if nested:
             self._inside_out(ROOT, wires)
@@ -202,5 +210,5 @@ class Arrangement:
                     inner.height + HEADER + PADDING,
                 )
         self.layouts[group] = _laid_out(
-            sizes, wires[group], self.diagram.direction, self.bundles[group]
+            sizes, wires[group], self.diagram.direction, self.bundles[group], self.known
         )

@@ -173,7 +173,12 @@ class Diagram:
 
         With None, groups beside each other are opened all or none (phases one by one), and groups of
         one operation's steps and runs of a long list stay closed.
+
+        Raises:
+            ValueError: ``depth`` is negative or no whole number.
         """
+        if depth is not None and (type(depth) is not int or depth < 0):
+            raise ValueError(f"depth must be None or a whole number from 0 on, not {depth!r}")
         inside = self.children()
         for group in self.groups.values():
             group.open = group.id == ROOT

@@ -286,6 +286,7 @@ def explain(
         stack.enter_context(ModeContext(anomaly=False, check_nan=False))
         stack.enter_context(_retaining_nothing(nodes))
         stack.enter_context(watching(story))
+        stack.enter_context(_Grads())
         found, _ = calls.run(seeds, retain_graph=True, create_graph=False)
     leaves = []
     for edge, g in found.items():
@@ -399,6 +400,32 @@ class _Story(Observer):
             return Argument(name, None, f"({', '.join(texts)})")
         text = repr(array)
         return Argument(name, None, text if len(text) <= 60 else text[:57] + "...")
+
+
+class _Grads(Observer):
+    """Puts back what a ``backward()`` within a derivative, as of a checkpoint, adds to the ``.grad`` of leaves."""
+
+    def __enter__(self) -> None:
+        self.before: dict[Tensor, Tensor | None] = {}
+        self.thread = threading.get_ident()
+        self.watch = watching(self)
+        self.watch.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self.watch.__exit__(None, None, None)
+        for leaf, grad in self.before.items():
+            leaf.grad = grad
+
+    def begins(self, call: Call) -> None:
+        if call.kind != "pass" or call.thread != self.thread or not call.within("backward"):
+            return
+        edges = [edge for edge, _ in call.args[0]]
+        for edge in (*edges, *[e for node in reachable(edges) for e in node.inputs]):
+            if isinstance(edge, Tensor) and edge not in self.before:
+                self.before[edge] = edge.grad
+                edge.grad = (
+                    None if edge.grad is None else edge.grad.clone()
+                )  # it may be written into
 
 
 def norm(array: Any) -> float:
@@ -717,7 +744,7 @@ def _pass_from(tensors: list[Tensor]) -> None:
         (calls._edge(t), np.ones(t.array.shape, t.array.dtype)) for t in live
     ]
     if seeds:
-        with _retaining_nothing(reachable([edge for edge, _ in seeds])):
+        with _retaining_nothing(reachable([edge for edge, _ in seeds])), _Grads():
             calls.run(seeds, retain_graph=True, create_graph=False)
 
 

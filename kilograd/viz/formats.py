@@ -22,7 +22,7 @@ def svg(scene: Scene) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{w:.0f}" height="{h:.0f}" '
         f'viewBox="0 0 {w:.1f} {h:.1f}" font-family="{FONT}" role="img">',
-        f"<title>{escape(scene.title or 'graph')}</title>",
+        f"<title>{_clean(scene.title or 'graph')}</title>",
         f'<rect width="{w:.1f}" height="{h:.1f}" fill="white"/>',
     ]
     for shape in scene.shapes:
@@ -61,8 +61,9 @@ def _clean(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """A text without control characters other than line ends."""
-    return "".join(c if c >= " " or c == "\n" else " " for c in text)
+    """A text without control characters other than line ends, and without halves of characters."""
+    text = "".join(c if c >= " " or c == "\n" else " " for c in text)
+    return text.encode("utf-8", "replace").decode()
 
 
 def _head(points: list[Point]) -> list[Point]:

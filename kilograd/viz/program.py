@@ -58,7 +58,9 @@ def graph(
     if isinstance(fn, Tensor):
         from kilograd.viz.tape import draw_graph
 
-        return draw_graph(fn, direction=direction, title=title)
+        if args or kwargs:
+            raise TypeError("graph() of a tensor takes no arguments: they belong to a function")
+        return draw_graph(fn, direction=direction, title=title).open_to(depth)
     if isinstance(fn, Graph):
         return _finished(_Picture(fn, title or "program", direction).diagram, depth)
     name = title if title is not None else _name(fn)
@@ -72,6 +74,7 @@ def graph(
     names = _Names(inner, args, kwargs, trace)
     times = timed(trace, program) if time else None
     picture = _Picture(program, name, direction, trace, names, times)
+    trace.let_go()
     return _finished(picture.diagram, depth)
 
 

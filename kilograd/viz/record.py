@@ -6,6 +6,7 @@ running Python program, so nothing else has to keep books for it.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -21,9 +22,12 @@ from kilograd.compile.graph import Equation, Graph, Var, leaves, mapped
 from kilograd.compile.trace_state import Trace, tracing
 from kilograd.compile.tracer import Tracer
 from kilograd.errors import TraceError
+from kilograd.kernels.kernel import TRACE
 from kilograd.nn.module import Module
+from kilograd.nn.parameter import is_lazy
 from kilograd.ops.op import Op
-from kilograd.optim.optimizer import Optimizer
+from kilograd.optim.lr_scheduler import LRScheduler
+from kilograd.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from kilograd.tensor import Tensor, apply
 
 _RULES = {Node.shares.__code__, Node._through_composition.__code__}
@@ -69,7 +73,9 @@ class Recorded(Trace):
         self._made_last: tuple[Tensor, tuple[int, ...]] | None = None
         self._runs: list[Any] = []  # the frame of the last run of an op
         self._before: list[tuple[Any, Any]] = []  # (array, its values before)
-        self._optimizer_states: list[tuple[Any, dict[Any, Any]]] = []
+        self._buffers: list[tuple[Module, dict[str, Any]]] = []
+        self._stepped: dict[int, tuple[Any, ...]] = {}  # optimizers as they were before
+        self._schedules: list[tuple[Any, dict[str, Any]]] = []  # and what sets their learning rates
         self._generators: dict[Any, Any] = {}
         self._remember(random.default_generator)
         self.result: Any = None
@@ -83,23 +89,23 @@ class Recorded(Trace):
         op = rule = node = at = parameter = None
         phase = "forward"
         calls: list[int] = []
-        while frame is not None:
-            code, local = frame.f_code, frame.f_locals
+        while frame is not None and (code := frame.f_code) is not recorded.__code__:
+            # reading f_locals makes a frame hold on to what it has deleted: only of frames that soon end
             if code is apply.__code__ or code is Op.__call__.__code__:
                 if node is None:  # inside of a rule, the rule is what runs
-                    op, at = local["op" if code is apply.__code__ else "self"], frame
+                    op, at = frame.f_locals["op" if code is apply.__code__ else "self"], frame
             elif code in _RULES:
-                node, at = local["self"], frame
-                op, rule = node.op, local.get("rule")
+                node, at = frame.f_locals["self"], frame
+                op, rule = node.op, frame.f_locals.get("rule")
             elif code.co_filename == _BACKWARD:
                 phase = "backward"
             elif code is _CALL:
-                calls.append(self._call(frame, local["self"]))
-            elif (
-                code.co_name == _STEP and isinstance(local.get("self"), Optimizer) and "p" in local
-            ):
-                phase, parameter = "update", local["p"]
-                at = at or (frame, id(parameter))
+                calls.append(self._call(frame, frame.f_locals["self"]))
+            elif code.co_name == _STEP:
+                local = frame.f_locals
+                if isinstance(local.get("self"), Optimizer) and "p" in local:
+                    phase, parameter = "update", local["p"]
+                    at = at or (frame, id(parameter))
             frame = frame.f_back
         if at is not None and (not self._runs or self._runs[-1] != (at, rule)):
             self._runs.append((at, rule))
@@ -122,7 +128,7 @@ class Recorded(Trace):
         self._settle()
         frame: Any = sys._getframe(1)
         calls: list[int] = []
-        while frame is not None:
+        while frame is not None and frame.f_code is not recorded.__code__:
             if frame.f_code is _CALL:
                 calls.append(self._call(frame, frame.f_locals["self"]))
             frame = frame.f_back
@@ -144,13 +150,36 @@ class Recorded(Trace):
     def _input(self, t: Tensor, array: Any, kind: str, key: Any, owner: Any = None) -> Tracer:
         if id(array) not in self.by_memory:
             self._before.append((array, array.copy()))
+        self.requires.setdefault(id(t), (t, t._leaf))
         return super()._input(t, array, kind, key, owner)
 
-    def saw_optimizer(self, optimizer: Any) -> None:
-        if id(optimizer) not in self.optimizers:
-            state = {p: dict(s) for p, s in optimizer.state.items()}
-            self._optimizer_states.append((optimizer, state))
-        super().saw_optimizer(optimizer)
+    def saw_module(self, module: Any) -> None:
+        if id(module) not in self.modules:
+            self._buffers.append((module, dict(module._buffers)))
+        super().saw_module(module)
+
+    def adopt(self, t: Tensor, array: Any) -> Any:
+        held = t.__dict__.get("array")
+        same = held is None or isinstance(held, Tracer) or array is self.tracers.get(id(t))
+        if self.recording and not same and not is_lazy(t):  # only lazy layers: they do it once
+            self.fail(
+                "the memory of a tensor is exchanged (t.data = …), which a drawing could not undo: "
+                "write into the tensor with copy_()"
+            )
+        return super().adopt(t, array)
+
+    def before_step(self, optimizer: Any, *_: Any) -> None:
+        """An optimizer is about to step: what it remembers, its settings, and its schedules' counters."""
+        if TRACE.get() is not self or id(optimizer) in self._stepped:
+            return
+        state = {p: dict(s) for p, s in optimizer.state.items()}
+        groups = [(group, dict(group)) for group in optimizer.param_groups]
+        self._stepped[id(optimizer)] = optimizer, state, groups, dict(optimizer.__dict__)
+        for schedule in gc.get_objects():
+            if issubclass(type(schedule), LRScheduler) and (
+                schedule.__dict__.get("optimizer") is optimizer
+            ):
+                self._schedules.append((schedule, dict(schedule.__dict__)))
 
     def draw(self, fn: Any, generator: Any, args: Any, kwargs: Any) -> Any:
         self._remember(generator)
@@ -165,7 +194,7 @@ class Recorded(Trace):
         """Undo what the recorded step has done."""
         written = {id(source.array) for source, _ in self.written()}
         for array, values in self._before:
-            if id(array) in written or self.failure is not None:
+            if (id(array) in written or self.failure is not None) and array.flags.writeable:
                 np.copyto(array, values)
         for t, grad in self.grads.values():
             t.__dict__["grad"] = grad
@@ -173,11 +202,20 @@ class Recorded(Trace):
             cell[0] = count
         for module, _, training in self.modules.values():
             module.training = training
+        for module, buffers in self._buffers:
+            for name, buffer in buffers.items():
+                if module._buffers.get(name) is not buffer:
+                    setattr(module, name, buffer)
         for t, leaf in self.requires.values():
             t._leaf = leaf
-        for optimizer, state in self._optimizer_states:
-            optimizer.state.clear()
-            optimizer.state.update(state)
+        for optimizer, state, groups, attributes in self._stepped.values():
+            _restore(optimizer.__dict__, attributes)
+            _restore(optimizer.state, state)
+            optimizer.param_groups[:] = [group for group, _ in groups]
+            for group, settings in groups:
+                _restore(group, settings)
+        for schedule, attributes in self._schedules:
+            _restore(schedule.__dict__, attributes)
         self.rewind()
 
     def rewind(self) -> None:
@@ -209,12 +247,31 @@ class Recorded(Trace):
         self._runs.clear()
         self._made_last = None
 
+    def let_go(self) -> None:
+        """Drop what refers to this trace in turn: its memory is not to wait for the garbage collector."""
+        for held in (
+            self.tracers,
+            self.by_memory,
+            self.groups,
+            self.sources,
+            self.scopes,
+            self._before,
+        ):
+            held.clear()
+        self.result = None
+
+
+def _restore(now: Any, before: dict[Any, Any]) -> None:
+    """A dictionary holds again what it held; it stays the same object."""
+    now.clear()
+    now.update(before)
+
 
 def recorded(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Recorded:
     """Run a function once, write down what it computes, and undo what it changed.
 
-    Parameters, ``.grad``, optimizer state, buffers and random generators are afterwards as before; what
-    the function prints or appends to lists of its own stays.
+    Parameters, ``.grad``, buffers, modes, kilograd's random generators, optimizers and their schedules are
+    afterwards as before; what the function prints, registers or does to other objects stays.
 
     Raises:
         TraceError: the function reads values of tensors, or does something else that a
@@ -224,6 +281,7 @@ def recorded(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
         trace = Recorded()
         tensors = [t for t in leaves((args, kwargs)) if isinstance(t, Tensor)]
         nodes = [(t, t._node) for t in tensors if t._node is not None]
+        hook = register_optimizer_step_pre_hook(trace.before_step)
         with tracing(trace):
             try:
                 for i, t in enumerate(dict.fromkeys(tensors)):
@@ -234,6 +292,7 @@ def recorded(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
                 elif last or not trace.again:
                     raise TraceError(trace.failure)
             finally:
+                hook.remove()
                 for t, node in nodes:
                     t._node = node
                 trace.put_back()

@@ -83,11 +83,8 @@ class Row:
         if parameters:
             learned = {p.requires_grad for p in parameters}
             self.trainable = "Partial" if len(learned) == 2 else str(learned.pop())
-        weight = getattr(self.module, "weight", None)
         kernel = getattr(self.module, "kernel_size", None)
-        if isinstance(weight, Tensor) and not is_lazy(weight) and kernel is not None:
-            self.kernel_size = list(weight.array.shape[2:])
-        elif kernel is not None:
+        if kernel is not None:
             self.kernel_size = list(kernel) if isinstance(kernel, (tuple, list)) else [kernel]
 
 
@@ -296,8 +293,8 @@ def summary(
 ) -> Summary:
     """A table of a model's layers: shapes, parameters, multiply-adds, memory.
 
-    With ``input_size`` or ``input_data`` the model is run once, without gradients; modes, buffers and
-    random numbers are as before afterwards, also if it fails. A model with lazy layers is copied for it.
+    With ``input_size`` or ``input_data`` the model is run once, without gradients; modes, parameters,
+    buffers and random numbers are as before afterwards, also if it fails. A model with lazy layers is copied for it.
     A compiled model is run eagerly.
 
     Args:
@@ -499,10 +496,14 @@ def _run(model: Module, args: tuple[Any, ...], named: dict[str, Any], mode: str)
 
 @contextmanager
 def _left_as_it_was(model: Module) -> Iterator[None]:
-    """Modes, buffers and random numbers of a model come back."""
+    """Modes, parameters, buffers and random numbers of a model come back."""
     modes = [(m, m.training) for m in model.modules()]
     registered = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
-    held = {id(b): b for _, _, b in registered if b is not None and not is_lazy(b)}
+    tensors = (
+        *[b for _, _, b in registered],
+        *model.parameters(),
+    )  # an Embedding(max_norm=…) writes
+    held = {id(t): t for t in tensors if t is not None and not is_lazy(t)}
     values = [(b, b.array, b.array.copy(), b._cell[0]) for b in held.values()]
     with random.fork_rng():
         try:

@@ -13,6 +13,7 @@ from kilograd.viz.drawing import Drawing
 from kilograd.viz.rules import rule_source
 
 FEW = 12  # numbers: a tensor of no more is shown with its values
+LONG = 400  # characters: a formula goes on in another line
 
 
 def draw_graph(
@@ -203,7 +204,7 @@ _INFIX = {"add": ("+", 1), "subtract": ("-", 1), "multiply": ("*", 2), "divide":
 def formula(
     tensor: Tensor, *, names: dict[str, Tensor] | None = None, model: Any = None
 ) -> str:  # fmt: skip
-    """The computation of a tensor as text: one line for each value used more than once.
+    """The computation of a tensor as text: a line for each value used more than once, and more if it is long.
 
     Inputs that need no gradient and are not kept for one are written ``·``: the autograd graph does not
     know them.
@@ -235,7 +236,7 @@ def formula(
                 leaves += 1
                 text[e] = (called.get(id(e)) or e.name or f"x{leaves}", 9)
         text[node] = _written(node, text)
-        if uses.get(node, 0) > 1 and type(node) is not Pick:
+        if uses.get(node, 0) > 1 or len(text[node][0]) > LONG:
             name = _letters(len(lines))
             lines.append(f"{name} = {text[node][0]}")
             text[node] = (name, 9)
@@ -252,11 +253,11 @@ def _written(node: Node, text: dict[Any, tuple[str, int]]) -> tuple[str, int]:
     if node.plan is not None and node.kept:
         for value, i in zip(node.kept, node.plan.origin, strict=False):
             if 0 <= i < len(args) and node.inputs[i] is None and isinstance(value, (int, float)):
-                args[i] = (f"{value:g}", 9)
+                args[i] = (f"{value:g}", 2 if value < 0 else 9)
     if name in _INFIX and len(args) == 2:
         sign, binds = _INFIX[name]
         left, right = args
-        a = left[0] if left[1] >= binds else f"({left[0]})"
+        a = left[0] if left[1] >= binds + (name == "power") else f"({left[0]})"
         b = right[0] if right[1] > binds else f"({right[0]})"
         return f"{a} {sign} {b}", binds
     if name == "negative":

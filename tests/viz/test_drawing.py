@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -145,6 +147,21 @@ def test_formula():
     assert kg.viz.formula(h * h, names=names) == "a = exp(x)\na * a"
     assert kg.viz.formula(x, names=names) == "x"
     assert kg.viz.formula(kg.ones(2)) == "·"
+    assert kg.viz.formula((x**2) ** 3 - x ** (x**2), names=names) == "(x ** 2) ** 3 - x ** (x ** 2)"
+    assert kg.viz.formula((-2.0) ** x, names=names) == "(-2) ** x"
+
+
+def test_a_formula_grows_with_the_graph_and_no_faster():
+    x = y = kg.ones(2, 2, requires_grad=True)
+    for _ in range(30):  # one of several outputs, used twice
+        row = y.unbind(0)[0]
+        y = (row * row).reshape(1, 2)
+    assert len(kg.viz.formula(y)) < 2000
+    y = x
+    for _ in range(3000):
+        y = (y + 1).sin()
+    text = kg.viz.formula(y)
+    assert text.count("sin") == 3000 and len(text) < 60_000
 
 
 # --- the graph of a program -----------------------------------------------------------------------
@@ -193,6 +210,97 @@ def test_a_first_step_leaves_no_optimizer_state_behind():
     assert all(np.array_equal(a, p.array) for a, p in zip(weights, model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("how", [kg.optim.Adam, kg.optim.LBFGS])
+def test_optimizers_and_schedules_are_as_before(how):
+    model = small_model()
+    optimizer = how(model.parameters(), lr=0.1)
+    schedule = kg.optim.lr_scheduler.StepLR(optimizer, 1)
+    x = kg.randn(4, 2)
+
+    def step(x):
+        def closure():
+            optimizer.zero_grad()
+            loss = model(x).square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        schedule.step()
+
+    def everything():
+        return [
+            dict(optimizer.__dict__),
+            [dict(group) for group in optimizer.param_groups],
+            {p: dict(state) for p, state in optimizer.state.items()},
+            dict(schedule.__dict__),
+            [(p.array.tobytes(), p.grad, p._version) for p in model.parameters()],
+        ]
+
+    before = everything()
+    if how is kg.optim.LBFGS:  # it reads the loss
+        with pytest.raises(TraceError, match="reads the value"):
+            kg.viz.graph(step, x, time=False)
+    else:
+        kg.viz.graph(step, x, time=False)
+    assert everything() == before
+
+
+def test_buffers_that_a_layer_replaces_are_as_before():
+    class Average(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", kg.zeros(2))
+            self.register_buffer("last", None)
+
+        def forward(self, x):
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+            self.last = kg.ones(2)
+            return x - self.mean
+
+    layer = Average()
+    mean = layer.mean
+    kg.viz.graph(layer, kg.randn(4, 2), time=False)
+    assert layer.mean is mean and mean.tolist() == [0, 0] and layer.last is None
+
+
+def test_what_could_not_be_undone_is_refused():
+    w = kg.ones(3, requires_grad=True)
+    array = w.array
+
+    def exchange(x):
+        w.data = kg.zeros(3)
+        return x * w
+
+    with pytest.raises(TraceError, match="memory of a tensor is exchanged"):
+        kg.viz.graph(exchange, kg.ones(3))
+    assert w.__dict__["array"] is array and w.tolist() == [1, 1, 1]
+
+    def detach(x):
+        return (x * 2, x.detach_())
+
+    kg.viz.graph(detach, w)
+    assert w.requires_grad and w.is_leaf
+
+
+def test_nothing_is_kept_alive():
+    model, x = small_model(), kg.randn(4, 2)
+    optimizer = kg.optim.Adam(model.parameters())
+    drawing = kg.viz.graph(a_step(model, optimizer), x, kg.randn(4, 1))
+    gone = [weakref.ref(t) for t in (model, x, optimizer)]
+    del model, x, optimizer
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 3 and len(drawing)
+
+
+def test_calls_around_the_drawing_are_no_part_of_it():
+    class Draws(nn.Module):
+        def forward(self, x):
+            return kg.viz.graph(lambda x: x * 2, x, time=False)
+
+    groups = Draws()(kg.ones(3)).diagram.groups.values()
+    assert [g.title for g in groups if g.kind == "module"] == []
+
+
 def test_backward_steps_lie_in_the_modules_they_belong_to():
     model = small_model()
 
@@ -233,8 +341,18 @@ def test_a_function_that_cannot_be_recorded_says_where_and_changes_nothing():
     with pytest.raises(ZeroDivisionError):
         kg.viz.graph(fails, kg.ones(3))
     assert seen.tolist() == [0, 0, 0]
+    constant = np.ones(3, np.float32)
+    constant.flags.writeable = False
+    with pytest.raises(TraceError, match="in reads"):
+        kg.viz.graph(reads, kg.from_numpy(constant))
+    assert seen.tolist() == [0, 0, 0]
     with pytest.raises(TypeError, match="not int"):
         kg.viz.graph(3)
+    with pytest.raises(TypeError, match="takes no arguments"):
+        kg.viz.graph(w, w)
+    for depth in (-1, "2", True):
+        with pytest.raises(ValueError, match="depth"):
+            kg.viz.graph(w, depth=depth)
 
 
 def test_what_can_be_drawn():
@@ -453,6 +571,13 @@ def test_every_format_survives_hostile_names(tmp_path):
     for suffix, magic in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<svg"), ("json", b"{")):
         path = drawing.save(tmp_path / f"x.{suffix}")
         assert path.read_bytes().startswith(magic)
+
+
+def test_titles_may_hold_any_character():
+    drawing = kg.viz.graph(lambda x: x * 2, kg.ones(2), title="a\x00<b>\ud800]]>", time=False)
+    ET.fromstring(drawing.svg)
+    for text in (drawing.svg, drawing.html, drawing.dot, drawing.mermaid):
+        assert text.encode()
 
 
 def test_pictures_are_the_same_each_time():

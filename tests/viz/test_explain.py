@@ -52,6 +52,17 @@ def test_it_neither_adds_to_grad_nor_to_retained_gradients():
     np.testing.assert_array_equal(y.grad.numpy(), 2 * before[3])
 
 
+def test_a_backward_within_the_backward_adds_to_no_grad():
+    model = network()
+    x = kg.rand(5, 3, requires_grad=True)
+    model[0].weight.grad = grad = kg.ones(4, 3)
+    loss = kg.utils.checkpoint.checkpoint(model, x).sum()
+    explain(loss)
+    first_bad(loss)
+    assert model[0].weight.grad is grad and (grad.numpy() == 1).all()
+    assert x.grad is None and all(p.grad is None for p in list(model.parameters())[1:])
+
+
 def test_rules_arguments_and_small_values():
     x = kg.tensor([0.0, 1.0], requires_grad=True)
     told = explain(x.exp().sum(), names={"x": x})

@@ -194,6 +194,25 @@ def test_the_model_is_as_before():
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_parameters_that_the_forward_pass_writes_are_as_before():
+    model = nn.Embedding(5, 3, max_norm=0.1)
+    before = model.weight.array.tobytes(), model.weight._version
+    summary(model, input_data=kg.tensor([1, 2]))
+    assert (model.weight.array.tobytes(), model.weight._version) == before
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_parametrized_layers_are_rows_and_their_parametrizations_below(mode):
+    layer = nn.utils.parametrizations.spectral_norm(nn.Conv1d(2, 3, 4))
+    before = [t.array.tobytes() for t in (*layer.parameters(), *layer.buffers())]
+    for size in ((1, 2, 6), None):
+        found = summary(layer, size, mode=mode)
+        assert found.rows[0].module is layer and found.rows[0].kernel_size == [4]
+        assert sum(row.own_params for row in found.rows) == found.total_params == 3 * 2 * 4 + 3
+    assert summary(layer, (1, 2, 6), mode=mode).total_mult_adds >= 3 * 2 * 4 * 3
+    assert [t.array.tobytes() for t in (*layer.parameters(), *layer.buffers())] == before
+
+
 def test_a_failing_forward_leaves_nothing_behind():
     class Fails(nn.Module):
         def __init__(self):
