@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kilograd as kg
-from kilograd.compile.lazy import LazyArray
+from kilograd.compile.lazy.arrays import LazyArray
 from kilograd.errors import TraceError
 from kilograd.ops.op import REGISTRY
 from kilograd.tensor import Tensor

@@ -348,7 +348,7 @@ def run(
 def fitted(share: Array, like: Any, create_graph: bool) -> tuple[Array, bool]:
     """A share with its input's shape and dtype, and whether that made a new array of it."""
     fresh = False
-    if share.shape != like.shape:
+    if len(share.shape) != len(like.shape) or share.shape != like.shape:  # (ranks never change)
         if STRICT:
             _check_fits(share, like)
         share = unbroadcast(share, like.shape) if create_graph else summed(share, like.shape)

@@ -90,8 +90,7 @@ class Graph:
         """The same program with other equations."""
         new = Graph()
         new.inputs, new.constants = self.inputs, self.constants
-        new.outputs, new.writes = self.outputs, self.writes
-        new.equations = equations
+        new.outputs, new.writes, new.equations = self.outputs, self.writes, equations
         return new
 
     def results(self) -> list[Var]:
@@ -139,7 +138,9 @@ def put(x: Array, index: Any, values: Any) -> Array:
 def put_view(x: Array, values: Any, path: Any) -> Array:
     """A copy of ``x`` with ``values`` in place of a view of it; ``path`` leads to the view."""
     y = np.array(x)  # NumPy's 0-d results are numbers
-    follow(path, y)[...] = values
+    (view := follow(path, y))[...] = values
+    if not np.may_share_memory(view, y):  # x lies otherwise than when this was recorded
+        np.put(y, follow(path, np.arange(y.size).reshape(y.shape)), view)
     return y
 
 

@@ -93,6 +93,7 @@ def tensor(
 
 def array_of(data: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """A new array of the data :func:`tensor` takes."""
+    data = _plain(data)
     kind = type(data)
     if kind in _PYTHON:
         return _from_python(data, {kind}, dtype)
@@ -190,8 +191,15 @@ def _check_even(data: Any, depth: int = 0) -> tuple[int, ...]:
     return (len(data), *shape)
 
 
+def _plain(value: Any) -> Any:
+    """A number as a plain one, which a size of a lazy tensor is not (but for its ``__class__``)."""
+    kind = value.__class__
+    return kind(value) if kind in (int, float) and type(value) is not kind else value
+
+
 def _stacked(data: Any, depth: int) -> Array:
     """Nested sequences that hold tensors, arrays or NumPy numbers: each has a dtype to promote."""
+    data = _plain(data)
     if isinstance(data, Tensor):
         if data.array.size != 1:
             raise ValueError("only one element tensors can be converted to Python scalars")
@@ -412,9 +420,8 @@ def full(
     (tensor([7, 7]), tensor([0.5000, 0.5000]))
     """
     shape = shape_of((size,), None, "full")
-    value = (
-        fill_value.item() if isinstance(fill_value, Tensor) and fill_value.ndim == 0 else fill_value
-    )
+    scalar = isinstance(fill_value, Tensor) and fill_value.ndim == 0
+    value = fill_value.item() if scalar else _plain(fill_value)
     if isinstance(value, np.generic):
         value = value.item()
     if type(value) not in _PYTHON:
