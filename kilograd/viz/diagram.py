@@ -237,7 +237,7 @@ def bundles(diagram: Diagram) -> dict[str, set[str]]:
     paths = {id: diagram.path(id) for id in diagram.blocks}
     for u, v in diagram.arrows:
         other = diagram.blocks[u].phase != diagram.blocks[v].phase
-        if diagram.blocks[v].kind == "output":
+        if diagram.blocks[v].order is None:  # a result, or a new value: no operation reads it
             other = False
         for group in paths[u]:
             if group not in paths[v]:

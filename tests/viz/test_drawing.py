@@ -523,6 +523,14 @@ def test_values_for_the_backward_pass_run_in_one_strand():
     assert len({p for end, p in ports.items() if end.startswith("in:")}) == 2  # x and y
 
 
+def test_new_values_keep_to_their_own_arrows():
+    diagram = kg.viz.graph(nn.BatchNorm1d(3), kg.randn(4, 3), depth=9, time=False).diagram
+    norm = next(g.id for g in diagram.groups.values() if g.title == "batch_norm")
+    ports = all_layouts(diagram, nested=True)[norm].ports
+    gone = [p for end, p in ports.items() if end.startswith("out:")]
+    assert len(set(gone)) == len(gone) == 3  # the result, the mean, the variance
+
+
 def test_long_lists_are_folded_into_runs():
     x = kg.ones(2, requires_grad=True)
     y = x
