@@ -115,6 +115,9 @@ _ABOVE = {
     "explain": ("kilograd.viz.explain", "explain"),
     "trace_nan": ("kilograd.viz.explain", "trace_nan"),
     "profiler": ("kilograd.profiler", None),
+    "train": ("kilograd.train", None),
+    "save": ("kilograd.train.files", "save"),
+    "load": ("kilograd.train.files", "load"),
 }
 
 
@@ -144,3 +147,5 @@ def _above(where: str, name: str) -> _Any:
 Tensor.draw_graph = _above("kilograd.viz", "draw_graph")  # type: ignore[attr-defined]
 Tensor.realize = _above("kilograd.compile.lazy", "realize")  # type: ignore[attr-defined]
 nn.Module.plot = _above("kilograd.viz", "plot")  # type: ignore[attr-defined]
+nn.Module.save = _above("kilograd.train.files", "save_weights")  # type: ignore[attr-defined]
+nn.Module.load = _above("kilograd.train.files", "load_weights")  # type: ignore[attr-defined]

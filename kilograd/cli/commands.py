@@ -17,6 +17,7 @@ from kilograd.cli.models import MODELS
 from kilograd.cli.warmup import warmup
 from kilograd.functions.sampling import get_rng_state, manual_seed, set_rng_state
 from kilograd.train import checkpoint, loop
+from kilograd.train.files import save_weights
 from kilograd.train.progress import progress
 from kilograd.utils.data import DataLoader
 from kilograd.viz.training_curves import curves
@@ -233,14 +234,8 @@ class Run:
 
     def save_results(self) -> list[Path]:
         """Write the weights (safetensors) and the picture of the curves."""
-        from safetensors.numpy import save
-
         weights, picture = self.out / "weights.safetensors", self.out / "curves.png"
-        arrays = {
-            k: v.numpy(force=True).copy(order="C") for k, v in self.model.state_dict().items()
-        }
-        with checkpoint.atomic_write(weights) as f:
-            f.write(save(arrays, {"format": "kilograd", "model": self.settings["model"]}))
+        save_weights(self.model, weights, metadata={"model": self.settings["model"]})
         files = [weights]
         if (self.out / "checkpoint.kg").exists():  # resumed at its last epoch, nothing is written
             files.append(self.out / "checkpoint.kg")

@@ -1,148 +1,283 @@
-"""Checkpoints: a nest of dicts, lists, numbers and arrays in one file that cannot run code.
+"""Checkpoints: all that a training run needs to go on as if it had not stopped, in one file.
 
-The file is a zip of ``.npy`` arrays and one JSON text that says how they nest; zip's checksums catch
-damage. It is written to a temporary file beside its destination, flushed to disk and renamed: at
-every moment the path holds the old checkpoint or the new one, whole.
+The file is a safetensors file (or an ``.npz`` where that package is absent) that cannot run code.
+Its tensors are named by the dotted path to them; a JSON text in its metadata says how they nest;
+checksums catch damage. It appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import copy
 import os
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
 
-import numpy as np
+from kilograd.nn.module import Module
+from kilograd.optim import Optimizer
+from kilograd.tensor import Tensor
+from kilograd.train import archive
+from kilograd.train.archive import DamagedError, realised
+from kilograd.train.files import has_hooks, load_stored, misfits, or_as_it_was
+from kilograd.train.randomness import (
+    generator_state,
+    is_generator,
+    rng_state,
+    set_generator_state,
+    set_rng_state,
+)
+from kilograd.train.replacing import atomic_write
 
-from kilograd.tensor import Tensor, wrap
+__all__ = ["Checkpoint", "CheckpointError", "atomic_write", "load_checkpoint", "save_checkpoint"]
 
-FORMAT = "kilograd-checkpoint-1"
+FORMAT = "kilograd-checkpoint-2"
+Path_ = str | os.PathLike[str]
 
 
-class CheckpointError(RuntimeError, ValueError):
+class CheckpointError(DamagedError):
     """A file that is not a whole checkpoint of ours."""
 
 
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file to write to that replaces ``path`` when the block ends, or leaves it as it was."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            yield f
-            f.flush()
-            os.fsync(f.fileno())
-        with contextlib.suppress(OSError):  # a file of the user's, not a private one
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-    with contextlib.suppress(OSError, AttributeError):  # the rename itself, where it can be synced
-        folder = os.open(path.parent, os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
+def save_checkpoint(path: Path_, state: Any) -> None:
     """Write a nest of dicts, lists, tuples, tensors, arrays, numbers, strings and None.
 
     Raises:
         TypeError: something else is in the nest (nothing is written).
         OSError: the file cannot be written (an older one at ``path`` stays).
     """
-    arrays: list[np.ndarray[Any, Any]] = []
-
-    def pack(x: Any, where: str) -> Any:
-        if x is None or isinstance(x, (bool, int, str)):
-            return x
-        if isinstance(x, float):
-            return {"float": x.hex()}
-        if isinstance(x, Tensor):
-            arrays.append(x.array)
-            return {"tensor": len(arrays) - 1}
-        if isinstance(x, (np.ndarray, np.generic)):
-            arrays.append(np.asarray(x))
-            return {"array": len(arrays) - 1}
-        if isinstance(x, (list, tuple)):
-            kind = "list" if isinstance(x, list) else "tuple"
-            return {kind: [pack(v, f"{where}[{i}]") for i, v in enumerate(x)]}
-        if isinstance(x, dict):
-            return {"dict": [[pack(k, where), pack(v, f"{where}[{k!r}]")] for k, v in x.items()]}
-        raise TypeError(f"save_checkpoint: {where} is {type(x).__name__}, which cannot be saved")
-
-    tree = {"format": FORMAT, "tree": pack(state, "state")}
-    for a in arrays:
-        if a.dtype.kind not in "biufc":
-            raise TypeError(f"save_checkpoint: an array of dtype {a.dtype} cannot be saved")
-    with atomic_write(path) as f, zipfile.ZipFile(f, "w") as z:
-        z.writestr("tree.json", json.dumps(tree))
-        for i, a in enumerate(arrays):
-            with z.open(f"{i}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asarray(a), allow_pickle=False)
+    form = "safetensors" if find_spec("safetensors") else "npz"
+    archive.write(path, state, {"format": FORMAT}, form)
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> Any:
+def load_checkpoint(path: Path_) -> Any:
     """Read what :func:`save_checkpoint` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is damaged, cut short, or something else. It is not touched.
     """
-    path = Path(path)
-    with open(path, "rb") as f:
-        limit = os.fstat(f.fileno()).st_size
-        try:
-            with zipfile.ZipFile(f) as z:
-                return _read(z, limit)
-        except Exception as e:  # whatever a damaged file makes zip, JSON or NumPy say
-            raise CheckpointError(
-                f"{path} is not a whole kilograd checkpoint ({e}); it was left untouched. "
-                "Resume from another one, or start without --resume."
-            ) from e
+    with opened(path) as found:
+        found.check()
+        return found.nest()
 
 
-def _read(z: zipfile.ZipFile, limit: int) -> Any:
-    if sum(m.file_size for m in z.infolist()) > limit:
-        raise CheckpointError("it says it holds more than it has bytes")
-    tree = json.loads(z.read("tree.json"))
-    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
-        raise CheckpointError("it is not a kilograd checkpoint")
+@contextlib.contextmanager
+def opened(path: Path_) -> Iterator[archive.Archive]:
+    """The checkpoint at ``path``, to be read piece by piece; CheckpointError if it is none."""
+    try:
+        with archive.opened(path) as found:
+            if found.text.get("format") != FORMAT or archive.TREE not in found.text:
+                raise DamagedError(f"{path} holds tensors, but is no checkpoint")
+            yield found
+    except CheckpointError:
+        raise
+    except DamagedError as e:
+        raise CheckpointError(
+            f"{path} is not a whole kilograd checkpoint ({e}); it was left untouched. "
+            "Resume from another one, or start anew."
+        ) from e
 
-    def read(i: int) -> np.ndarray[Any, Any]:
-        with z.open(f"{int(i)}.npy") as member:
-            array: np.ndarray[Any, Any] = np.lib.format.read_array(member, allow_pickle=False)
-            if member.read(1):
-                raise CheckpointError("an array has more data than its header says")
-        return array
 
-    return _unpack(tree["tree"], read)
+class Checkpoint:
+    """The parts of a training run that change as it goes: saved together, loaded together.
+
+    A part is a module, an optimizer, a schedule, a :class:`Batches`, a generator of random numbers
+    (kilograd's, NumPy's, Python's), or anything with ``state_dict`` and ``load_state_dict``. The
+    states of kilograd's default generator and of Python's and NumPy's global ones are always saved
+    too. Training that goes on from a checkpoint gives the same numbers as training that never
+    stopped, provided it is saved between a step of the optimizer and the next backward pass:
+    gradients are not saved. They are the same bit for bit under
+    ``kg.use_deterministic_algorithms(True)``, and in a compiled step if it has run three times
+    before the checkpoint is loaded; else an op may round differently where it first runs natively.
+
+    >>> import kilograd as kg, tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "run.kg")
+    >>> def run():
+    ...     model = kg.nn.Linear(3, 1)
+    ...     return Checkpoint(model=model, optimizer=kg.optim.Adam(model.parameters()))
+    >>> run().save(path, epoch=3, loss=0.25)
+    >>> run().load(path)
+    {'epoch': 3, 'loss': 0.25}
+    """
+
+    def __init__(self, /, **parts: Any) -> None:
+        for name, part in parts.items():
+            able = hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
+            if not able and not is_generator(part):
+                raise TypeError(
+                    f"{name}: {type(part).__name__} has no state_dict and load_state_dict, and is no "
+                    "generator; values such as the epoch are given to save()"
+                )
+        self.parts = parts
+
+    def save(self, path: Path_, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Write all parts and some values (epoch, loss, …), which :meth:`load` returns.
+
+        Args:
+            path: the file; by custom it ends in ``.kg``.
+            values: values by name: numbers, strings, tensors, arrays, and nests of them.
+            more: likewise.
+
+        Raises:
+            TypeError: a value or a part's state cannot be saved (nothing is written).
+            OSError: the file cannot be written (an older one at ``path`` stays).
+        """
+        save_checkpoint(path, self.state({**(values or {}), **more}))
+
+    def state(self, values: dict[str, Any], about: dict[str, Any] | None = None) -> dict[str, Any]:
+        """All of it as the nest that :meth:`save` writes."""
+        parts = {
+            name: {"type": type(part).__name__, "state": _state(part)}
+            for name, part in self.parts.items()
+        }
+        return {"values": values, "about": about or {}, "rng": rng_state(), "parts": parts}
+
+    def load(self, path: Path_, *, strict: bool = True, rng: bool = True) -> dict[str, Any]:
+        """Put all parts and generators where they were; returns the values.
+
+        Everything is read and compared first. If this raises, all parts are as they were.
+
+        Args:
+            path: a file of :meth:`save`.
+            strict: the file and this object must have the same parts; else those that both have.
+            rng: whether the three global generators are set.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            CheckpointError: it is damaged, or no checkpoint.
+            ValueError, RuntimeError: it does not fit the parts; the message names all that differs.
+        """
+        with opened(path) as found:
+            found.check()
+            nest = found.nest(stored=True)
+            if not isinstance(nest, dict) or {"values", "rng", "parts"} - set(nest):
+                raise CheckpointError(f"{path} was not written by Checkpoint.save")
+            common = self._fitting(nest["parts"], strict, path)
+            with contextlib.ExitStack() as undo:
+                self._load_parts(common, undo, path)
+                if rng:
+                    set_rng_state(realised(nest["rng"]))
+                undo.pop_all()
+            return realised(nest["values"])
+
+    def _fitting(self, saved: dict[str, Any], strict: bool, path: Path_) -> dict[str, Any]:
+        """The states of the parts to be loaded; raises unless all of them fit."""
+        lines = []
+        if strict:
+            lines += [f"{k}: is not in the file" for k in self.parts if k not in saved]
+            lines += [f"{k}: is in the file, not given here" for k in saved if k not in self.parts]
+        common = {k: saved[k]["state"] for k in self.parts if k in saved}
+        for name in common:
+            part, said = self.parts[name], saved[name]["type"]
+            if isinstance(part, Module):
+                if not has_hooks(part):
+                    missing, unexpected, wrong = misfits(part, common[name])
+                    lines += [f"{name}.{k}: {text}" for k, text, _ in wrong]
+                    lines += [f"{name}.{k}: is not in the file" for k in missing]
+                    lines += [f"{name}.{k}: is not in the model" for k in unexpected]
+            elif said != type(part).__name__:
+                lines.append(f"{name}: {said} in the file, {type(part).__name__} here")
+        if lines:
+            raise ValueError(
+                f"{path} does not fit; nothing was changed:\n    " + "\n    ".join(lines)
+            )
+        return common
+
+    def _load_parts(self, states: dict[str, Any], undo: contextlib.ExitStack, path: Path_) -> None:
+        """Load optimizers, then what may look at them, then models; undone if one of them raises."""
+
+        def rank(name: str) -> int:
+            part = self.parts[name]
+            return 2 if isinstance(part, Module) else 0 if isinstance(part, Optimizer) else 1
+
+        for name in sorted(states, key=rank):
+            part, state = self.parts[name], states[name]
+            if isinstance(part, Module):
+                if has_hooks(part):
+                    undo.push(or_as_it_was(part))
+                load_stored(part, state, True, f"{name} in {path}")
+                continue
+            before = _state(part)
+            undo.callback(_put_back, part, copy.deepcopy(before))
+            try:
+                _set_state(part, realised(state))
+            except (KeyError, TypeError, AttributeError, IndexError) as e:
+                raise ValueError(f"{name} in {path} does not fit: {type(e).__name__}: {e}") from e
 
 
-def _unpack(x: Any, read: Callable[[int], Any]) -> Any:
-    if not isinstance(x, dict):
-        return x
-    ((kind, value),) = x.items()
-    if kind == "float":
-        return float.fromhex(value)
-    if kind == "tensor":
-        return wrap(read(value))
-    if kind == "array":
-        return read(value)
-    if kind == "list":
-        return [_unpack(v, read) for v in value]
-    if kind == "tuple":
-        return tuple(_unpack(v, read) for v in value)
-    if kind == "dict":
-        return {_unpack(k, read): _unpack(v, read) for k, v in value}
-    raise CheckpointError(f"unknown entry {kind!r}")
+def _state(part: Any) -> Any:
+    return generator_state(part) if is_generator(part) else part.state_dict()
+
+
+def _set_state(part: Any, state: Any) -> None:
+    if is_generator(part):
+        set_generator_state(part, state)
+        return
+    if isinstance(part, Optimizer):
+        if not _loaded_in_place(part, state):
+            part.load_state_dict(state)
+            _in_saved_dtypes(part, state)
+    else:
+        part.load_state_dict(state)
+
+
+def _put_back(part: Any, before: Any) -> None:
+    with contextlib.suppress(Exception):  # the error that is being raised says more
+        _set_state(part, before)
+
+
+def _pairs(optimizer: Optimizer, state: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
+    """For each parameter, the state that the optimizer has and the one that was saved."""
+    params = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
+    return [(optimizer.state.get(p, {}), state["state"].get(i, {})) for i, p in enumerate(params)]
+
+
+def _loaded_in_place(optimizer: Optimizer, state: dict[str, Any]) -> bool:
+    """Write a state into the tensors of one that has the same form, if it has.
+
+    A compiled step reads and writes these very tensors, so that its program stays what it is. The
+    steps of a new program are eager at first, and they may round differently.
+    """
+    hooks = (optimizer._load_state_dict_pre_hooks, optimizer._load_state_dict_post_hooks)
+    groups = list(zip(optimizer.param_groups, state["param_groups"], strict=False))
+    pairs = _pairs(optimizer, state)
+    if (
+        any(hooks)
+        or type(optimizer).load_state_dict is not Optimizer.load_state_dict
+        or len(optimizer.param_groups) != len(state["param_groups"])
+        or any(set(a) != set(b) or len(a["params"]) != len(b["params"]) for a, b in groups)
+        or any(list(a) != list(b) for a, b in pairs)
+        or not all(_alike(a[k], b[k]) for a, b in pairs for k in b)
+        or not all(_alike(a[k], b[k], False) for a, b in groups for k in b if k != "params")
+    ):
+        return False
+    for mine, saved in pairs:
+        for key, value in saved.items():
+            _copy_into(mine[key], value)
+    for mine, saved in groups:
+        for key, value in saved.items():
+            if isinstance(value, Tensor):
+                _copy_into(mine[key], value)
+            elif key not in ("params", "param_names"):
+                mine[key] = copy.deepcopy(value)
+    return True
+
+
+def _alike(a: Any, b: Any, tensors: bool = True) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return not tensors and not isinstance(a, Tensor) and not isinstance(b, Tensor)
+    return a.array.dtype == b.array.dtype and a.array.shape == b.array.shape
+
+
+def _copy_into(mine: Tensor, value: Tensor) -> None:
+    mine.array[...] = value.array
+    mine._cell[0] += 1
+
+
+def _in_saved_dtypes(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Undo load_state_dict's conversions to the parameters' dtypes, which would not be exact."""
+    for mine, saved in _pairs(optimizer, state):
+        for key, value in saved.items():
+            if isinstance(value, Tensor) and value.dtype != mine[key].dtype:
+                mine[key] = value.detach().clone()

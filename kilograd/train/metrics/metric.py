@@ -1,0 +1,164 @@
+"""A metric that is given one batch after another, and the dict of metrics that a training loop drives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kilograd.train.metrics.inputs import array_of, no_nan
+
+
+class Metric:
+    """Something counted over batches: ``update`` with each, ``compute`` the value, ``reset`` to begin again.
+
+    Scores and targets are kilograd or PyTorch tensors (which need no ``detach()``), NumPy arrays or lists. The
+    value is that of all samples at once, however they were divided into batches; it is a float, or a NumPy
+    array. ``compute`` changes nothing, and can be called at any time. An update that raises changes nothing
+    either.
+
+    A metric of your own says the three methods:
+
+    Example:
+        >>> class Largest(Metric):
+        ...     def reset(self):
+        ...         self.value = -np.inf
+        ...
+        ...     def update(self, scores, targets):
+        ...         self.value = max(self.value, float(np.max(scores)))
+        ...
+        ...     def compute(self):
+        ...         return self.value
+        >>> metric = Largest()
+        >>> metric.update([1.0, 3.0], None)
+        >>> metric.compute()
+        3.0
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def update(self, scores: Any, targets: Any) -> None:
+        """Count a batch."""
+        raise NotImplementedError(f"{type(self).__name__} has no update(scores, targets)")
+
+    def compute(self) -> Any:
+        """The value over all batches since the last reset.
+
+        Raises:
+            ValueError: there was no sample.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no compute()")
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        raise NotImplementedError(f"{type(self).__name__} has no reset()")
+
+    def _some(self, n: float) -> None:
+        if not n:
+            raise ValueError(
+                f"{type(self).__name__}.compute: there is no sample yet, call update first"
+            )
+
+
+class Mean(Metric):
+    """The mean of numbers, such as the losses of batches weighted by their sizes.
+
+    Example:
+        >>> loss = Mean()
+        >>> loss.update(1.0, weight=32)
+        >>> loss.update(4.0, weight=16)
+        >>> loss.compute()
+        2.0
+    """
+
+    def reset(self) -> None:
+        self.total = self.weight = 0.0
+
+    def update(self, value: Any, weight: Any = 1.0) -> None:
+        """Count a number or an array of them, with one weight or a weight for each.
+
+        Raises:
+            ValueError: NaN (infinity is counted), or a negative weight.
+        """
+        values, weights = array_of(value, "value"), array_of(weight, "weight")
+        no_nan(values, "value", inf=True)
+        no_nan(weights, "weight")
+        if (weights < 0).any():
+            raise ValueError("Mean: a weight is negative")
+        if weights.ndim and weights.shape != values.shape:
+            raise ValueError(
+                f"Mean: the values have the shape {values.shape}, the weights {weights.shape}"
+            )
+        weights = np.broadcast_to(weights.astype(np.float64), values.shape)
+        there = weights > 0
+        total = self.total + float((values[there].astype(np.float64) * weights[there]).sum())
+        if np.isnan(total):
+            raise ValueError("Mean: the values hold both inf and -inf")
+        self.total, self.weight = total, self.weight + float(weights.sum())
+
+    def compute(self) -> float:
+        self._some(self.weight)
+        return self.total / self.weight
+
+
+class MetricCollection(Mapping[str, Metric]):
+    """A dict of metrics that see the same scores and targets.
+
+    Args:
+        metrics: a dict of them, or a list, whose names are those of the classes.
+
+    Raises:
+        TypeError: something else than metrics.
+        ValueError: two in a list have one name.
+
+    Example:
+        >>> from kilograd.train.metrics import Accuracy, LogLoss
+        >>> metrics = MetricCollection({"accuracy": Accuracy(), "loss": LogLoss(logits=True)})
+        >>> metrics.update([[2.0, 0.0], [0.0, 2.0]], [0, 0])
+        >>> {name: round(value, 4) for name, value in metrics.compute().items()}
+        {'accuracy': 0.5, 'loss': 1.1269}
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric] | Sequence[Metric]) -> None:
+        named = metrics if isinstance(metrics, Mapping) else {type(m).__name__: m for m in metrics}
+        if len(named) < len(metrics):
+            raise ValueError("MetricCollection: two metrics of one class need names: give a dict")
+        for name, metric in named.items():
+            if not all(callable(getattr(metric, m, None)) for m in ("update", "compute", "reset")):
+                raise TypeError(
+                    f"MetricCollection: {name!r} is {type(metric).__name__}, not a Metric"
+                )
+        self._metrics = dict(named)
+
+    def update(self, scores: Any, targets: Any) -> None:
+        """Count a batch in each metric; one that raises is named, and those before it have counted the batch."""
+        if hasattr(scores, "detach"):  # once, not for each metric
+            scores = array_of(scores, "the scores")
+        if hasattr(targets, "detach"):
+            targets = array_of(targets, "the targets")
+        for name, metric in self._metrics.items():
+            try:
+                metric.update(scores, targets)
+            except (TypeError, ValueError) as e:
+                raise (TypeError if isinstance(e, TypeError) else ValueError)(
+                    f"metric {name!r}: {e}"
+                ) from e
+
+    def compute(self) -> dict[str, Any]:
+        """The value of each metric."""
+        return {name: metric.compute() for name, metric in self._metrics.items()}
+
+    def reset(self) -> None:
+        for metric in self._metrics.values():
+            metric.reset()
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._metrics[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._metrics)
+
+    def __len__(self) -> int:
+        return len(self._metrics)
