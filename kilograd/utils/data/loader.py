@@ -1,14 +1,15 @@
 """DataLoader: a dataset, an order, a batch size.
 
 Where the dataset can ``gather`` (arrays, tensors and subsets of them), a batch is one fancy index
-of each array; otherwise samples are taken one by one and collated.
+of each array; otherwise samples are taken one by one and collated. :class:`Fetch` does that, here or
+in a worker (``workers.py``).
 """
 
 from __future__ import annotations
 
-import warnings
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from kilograd.functions.shape import stack
 from kilograd.tensor import Tensor, wrap
 from kilograd.utils.data.dataset import IterableDataset
 from kilograd.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, fresh_seed
+
+if TYPE_CHECKING:
+    from kilograd.utils.data.workers import Processes, Threads
 
 
 def default_convert(data: Any) -> Any:
@@ -82,9 +86,51 @@ def default_collate(batch: Sequence[Any]) -> Any:
     )
 
 
-def get_worker_info() -> None:
-    """None: samples are loaded in the main process."""
-    return None
+class Fetch:
+    """What turns indices into a batch, or a stream of samples into batches of them.
+
+    It is all that a worker needs of a loader.
+    """
+
+    def __init__(
+        self, dataset: Any, collate_fn: Callable[[Any], Any] | None, batch_size: int | None,
+        drop_last: bool, batched: bool,
+    ) -> None:  # fmt: skip
+        self.dataset = dataset
+        self.streams = isinstance(dataset, IterableDataset)
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.batched = batched
+        self.gathers = batched and collate_fn is None and hasattr(dataset, "gather")
+        self.collate_fn = collate_fn or (default_collate if batched else default_convert)
+
+    def __call__(self, indices: Any) -> Any:
+        """The batch of some indices; without batches, the sample of one."""
+        dataset = self.dataset
+        if not self.batched:
+            return self.collate_fn(dataset[indices])
+        if self.gathers:
+            batch = dataset.gather(np.asarray(indices))
+            if batch is not None:
+                return batch
+        many = getattr(dataset, "__getitems__", None)
+        samples = many(indices) if many is not None else [dataset[i] for i in indices]
+        return self.collate_fn(samples)
+
+    def stream(self) -> Iterator[Any]:
+        """The batches of an :class:`IterableDataset`."""
+        if self.batch_size is None:
+            for sample in self.dataset:
+                yield self.collate_fn(sample)
+            return
+        samples: list[Any] = []
+        for sample in self.dataset:
+            samples.append(sample)
+            if len(samples) == self.batch_size:
+                yield self.collate_fn(samples)
+                samples = []
+        if samples and not self.drop_last:
+            yield self.collate_fn(samples)
 
 
 class DataLoader:
@@ -93,18 +139,33 @@ class DataLoader:
     The last, smaller batch is kept unless ``drop_last``; with ``shuffle`` every iteration has a
     new order; leaving an iteration early leaves nothing behind.
 
+    With ``num_workers`` the batches are loaded in processes or threads and arrive in the same order.
+    A process that dies, or that takes longer than ``timeout``, is a RuntimeError; an exception in a
+    worker is raised here with its own type, its message ending in the worker's traceback.
+
     Args:
         dataset: has ``len`` and ``[i]``, or is an :class:`IterableDataset`.
         batch_size: samples a batch; None gives single samples, uncollated.
         shuffle, sampler, batch_sampler: the order; at most one of them.
+        num_workers: how many workers load batches; 0 loads them here, when they are asked for.
         collate_fn: makes a batch of a list of samples.
+        pin_memory, pin_memory_device: taken for PyTorch's sake; there is nothing to pin.
         drop_last: drop a last batch that is not full.
-        generator: draws the order, instead of the default generator.
-        num_workers, pin_memory, timeout, worker_init_fn, prefetch_factor, persistent_workers: taken
-            for PyTorch's sake; samples are loaded in the main process (a warning says so once).
+        timeout: seconds to wait for a batch from a worker; 0 waits for ever.
+        worker_init_fn: called in each worker with its number, before it loads anything.
+        multiprocessing_context: ``"fork"``, ``"spawn"``, ``"forkserver"`` or a context; None is
+            Python's default. Only ``"fork"`` can do without pickling the dataset.
+        generator: draws the order and the workers' seeds, instead of the default generator.
+        prefetch_factor: how many batches each worker loads ahead (2).
+        persistent_workers: keep the workers from one iteration to the next. They keep their copy of
+            the dataset too, and go on drawing from their generators.
+        in_order: False gives each batch as soon as it is there.
+        worker_type: ``"process"``, or ``"thread"`` for loading that waits for files or is in NumPy:
+            threads share the dataset and start at once.
 
     Raises:
         ValueError: options that exclude each other.
+        TypeError: a dataset or function that a worker process needs and that cannot be pickled.
 
     >>> import kilograd as kg
     >>> ds = kg.utils.data.TensorDataset(kg.arange(5))
@@ -132,6 +193,7 @@ class DataLoader:
         persistent_workers: bool = False,
         pin_memory_device: str = "",
         in_order: bool = True,
+        worker_type: str = "process",
     ) -> None:
         if num_workers < 0:
             raise ValueError(
@@ -145,11 +207,11 @@ class DataLoader:
             )
         if persistent_workers and num_workers == 0:
             raise ValueError("persistent_workers option needs num_workers > 0")
-        if num_workers:
-            warnings.warn(
-                f"DataLoader(num_workers={num_workers}): kilograd loads in the main process for now",
-                stacklevel=2,
-            )
+        if prefetch_factor is not None and prefetch_factor < 1:
+            raise ValueError(f"prefetch_factor option should be positive, got {prefetch_factor}")
+        if worker_type not in ("process", "thread"):
+            raise ValueError(f"worker_type should be 'process' or 'thread', got {worker_type!r}")
+        self.multiprocessing_context = _context(multiprocessing_context, num_workers, worker_type)
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable:
             if shuffle:
@@ -196,43 +258,140 @@ class DataLoader:
         self.pin_memory = pin_memory
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
-        batched = batch_size is not None or batch_sampler is not None
-        self._gather = getattr(dataset, "gather", None) if collate_fn is None and batched else None
-        self.collate_fn = collate_fn or (default_collate if batched else default_convert)
+        self.prefetch_factor = 2 if num_workers and prefetch_factor is None else prefetch_factor
+        self.persistent_workers = persistent_workers
+        self.in_order = in_order
+        self.worker_type = worker_type
+        self._batched = batch_size is not None or batch_sampler is not None
+        self._collate = collate_fn
+        self.collate_fn = collate_fn or (default_collate if self._batched else default_convert)
+        self._pool: Threads | Processes | None = None  # persistent workers
+        self._done = 0  # batches given in the iteration that is under way
+        self._began: list[np.ndarray] | None = None  # where the generators were when it began
+        self._resume: dict[str, Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        fresh_seed(self.generator)  # PyTorch draws a seed for its workers here
-        if self._iterable:
-            return self._stream()
-        if self.batch_sampler is None:
-            assert self.sampler is not None
-            return (self.collate_fn(self.dataset[i]) for i in self.sampler)
-        return self._batches()
+        with random.fork_rng(enabled=self._resume is not None):
+            # PyTorch draws the workers' seed here, with workers or without.
+            seed = 0 if self._pool is not None else fresh_seed(self.generator)
+        return self._batches(seed)
 
-    def _batches(self) -> Iterator[Any]:
-        dataset, gather = self.dataset, self._gather
-        many = getattr(dataset, "__getitems__", None)
-        assert self.batch_sampler is not None
-        for indices in self.batch_sampler:
-            batch = gather(np.asarray(indices)) if gather is not None else None
-            if batch is None:
-                samples = many(indices) if many is not None else [dataset[i] for i in indices]
-                batch = self.collate_fn(samples)
+    def _batches(self, seed: int) -> Iterator[Any]:
+        order, skip = self._begin()
+        began = self._began
+        fetch = Fetch(self.dataset, self._collate, self.batch_size, self.drop_last, self._batched)
+        if self.num_workers:
+            batches = self._from_workers(fetch, order, seed)
+        else:
+            batches = fetch.stream() if self._iterable else (fetch(i) for i in order)
+        for batch in itertools.islice(batches, skip if self._iterable else 0, None):
+            if began is self._began:  # no newer iteration has begun
+                self._done += 1
             yield batch
+        if began is self._began:
+            self._done, self._began = 0, None
 
-    def _stream(self) -> Iterator[Any]:
-        if self.batch_size is None:
-            for sample in self.dataset:
-                yield self.collate_fn(sample)
-            return
-        samples: list[Any] = []
-        for sample in self.dataset:
-            samples.append(sample)
-            if len(samples) == self.batch_size:
-                yield self.collate_fn(samples)
-                samples = []
-        if samples and not self.drop_last:
-            yield self.collate_fn(samples)
+    def _begin(self) -> tuple[Iterator[Any], int]:
+        """The order of an iteration that begins now, and how many batches of it have been seen."""
+        resume, self._resume = self._resume, None
+        skip = 0 if resume is None else resume["batches"]
+        with random.fork_rng(enabled=resume is not None):
+            if resume is not None:
+                for generator, state in zip(self._generators(), resume["generators"], strict=True):
+                    generator.set_state(state)
+            self._done, self._began = skip, [g.get_state() for g in self._generators()]
+            if self._iterable:
+                return itertools.repeat(None), skip
+            order = iter(self.batch_sampler if self.batch_sampler is not None else self.sampler)  # type: ignore[arg-type]
+            if resume is not None:
+                # One more than is skipped: with it the sampler has drawn what it draws at its start.
+                ahead = list(itertools.islice(order, skip + 1))
+                order = itertools.chain(ahead[skip:], order)
+        return order, skip
+
+    def _from_workers(self, fetch: Fetch, order: Iterator[Any], seed: int) -> Iterator[Any]:
+        from kilograd.utils.data import workers  # with multiprocessing, which few programs need
+
+        pool = self._pool
+        if pool is None:
+            job = workers.Job(fetch, self.worker_init_fn, self.num_workers, seed)
+            pool = workers.start(job, self.worker_type, self.multiprocessing_context)
+            if self.persistent_workers:
+                self._pool = pool
+        healthy, epoch = False, pool.epoch + 1
+        assert self.prefetch_factor is not None
+        try:
+            yield from workers.answers(
+                pool, order, self.num_workers, prefetch=self.prefetch_factor,
+                timeout=self.timeout, in_order=self.in_order,
+            )  # fmt: skip
+            healthy = True
+        except GeneratorExit:  # the loop was left
+            healthy = True
+            raise
+        finally:
+            if not self.persistent_workers or (not healthy and pool.epoch == epoch):
+                pool.close()
+                if self._pool is pool:
+                    self._pool = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_pool": None}  # a copy starts workers of its own
+
+    # --- where an epoch stands ------------------------------------------------------------------
+
+    def _generators(self) -> list[random.Generator]:
+        """Every generator that may decide the order, the default one first."""
+        inner = getattr(self.batch_sampler, "sampler", None)
+        owners = (self, self.sampler, self.batch_sampler, inner)
+        found = [random.default_generator]
+        for owner in owners:
+            generator = getattr(owner, "generator", None)
+            if isinstance(generator, random.Generator) and generator not in found:
+                found.append(generator)
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the epoch under way has come, and where its order began.
+
+        ``{"batches": k, "generators": [...]}``: k batches were given in the latest iteration, and the
+        states of the generators, arrays of 5056 bytes: as they were when that iteration began (the
+        default generator's first), or, between iterations, as they are now (without the default's).
+
+        A batch counts as given when the loop has received it, and an iteration begins with its first
+        batch. Of several at a time the state is that of the one that began last.
+        """
+        if self._resume is not None:
+            return dict(self._resume)
+        if self._began is not None:
+            return {"batches": self._done, "generators": list(self._began)}
+        return {"batches": 0, "generators": [g.get_state() for g in self._generators()[1:]]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where :meth:`state_dict` was taken.
+
+        Its order is drawn again and the first batches are skipped without being loaded (those of an
+        :class:`IterableDataset` are loaded and dropped). The default generator is left as it is, so
+        that a state restored for the rest of the program holds. What workers draw themselves, for
+        random transforms, is not repeated.
+
+        Raises:
+            ValueError: the state is of a loader with other generators.
+        """
+        batches, states = int(state_dict["batches"]), list(state_dict["generators"])
+        generators = self._generators()
+        midway = len(states) == len(generators)
+        if batches < 0 or not (midway or (not batches and len(states) == len(generators) - 1)):
+            raise ValueError(
+                f"DataLoader.load_state_dict: {batches} batches and {len(states)} generators' states do not"
+                f" fit this loader, which draws from {len(generators)} generators: build it, its sampler"
+                " and their generators as they were when the state was taken"
+            )
+        self._began = None
+        self._resume = {"batches": batches, "generators": states} if midway else None
+        if not midway:
+            for generator, state in zip(generators[1:], states, strict=True):
+                generator.set_state(state)
 
     def __len__(self) -> int:
         """The number of batches."""
@@ -242,3 +401,30 @@ class DataLoader:
                 return n
             return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
         return len(self.batch_sampler if self.batch_sampler is not None else self.sampler)  # type: ignore[arg-type]
+
+
+def _context(context: Any, num_workers: int, worker_type: str) -> Any:
+    """The multiprocessing context that an argument means; None where there are no processes."""
+    if context is not None and (num_workers == 0 or worker_type == "thread"):
+        raise ValueError(
+            "multiprocessing_context can only be used with worker processes (num_workers > 0 and "
+            f"worker_type='process'), but got num_workers={num_workers}, worker_type={worker_type!r}"
+        )
+    if num_workers == 0 or worker_type == "thread":
+        return None
+    import multiprocessing
+
+    if context is None or isinstance(context, str):
+        methods = multiprocessing.get_all_start_methods()
+        if context is not None and context not in methods:
+            raise ValueError(
+                "multiprocessing_context option should specify a valid start method in "
+                f"{methods}, but got multiprocessing_context={context!r}"
+            )
+        return multiprocessing.get_context(context)
+    if not isinstance(context, multiprocessing.context.BaseContext):
+        raise TypeError(
+            "multiprocessing_context option should be a valid context object or a string "
+            f"specifying the start method, but got multiprocessing_context={context!r}"
+        )
+    return context

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -64,18 +65,18 @@ class RandomSampler(Sampler[int]):
         self.replacement = replacement
         self._num_samples = num_samples
         self.generator = generator
+        self._began: np.ndarray | None = None  # the generator, when the iteration under way began
+        self._yielded = 0
+        self._resume: dict[str, Any] | None = None
 
     @property
     def num_samples(self) -> int:
         """How many indices one iteration gives."""
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
-    def blocks(self) -> Iterator[list[int]]:
+    def blocks(self, generator: random.Generator) -> Iterator[list[int]]:
         """The indices, in the blocks in which they are drawn."""
-        n, generator = len(self.data_source), self.generator
-        if generator is None:
-            generator = random.Generator()
-            generator.manual_seed(fresh_seed())
+        n = len(self.data_source)
         if self.replacement:
             for start in range(0, self.num_samples, 32):
                 size = min(32, self.num_samples - start)
@@ -87,8 +88,48 @@ class RandomSampler(Sampler[int]):
         yield random.permutation(generator, n).tolist()[:rest]
 
     def __iter__(self) -> Iterator[int]:
-        for block in self.blocks():
-            yield from block
+        resume, self._resume = self._resume, None
+        generator, skip = self.generator, 0
+        if generator is None:
+            generator = random.Generator()
+            if resume is None:
+                generator.manual_seed(fresh_seed())
+        if resume is not None:
+            generator.set_state(resume["generator"])
+            skip = resume["yielded"]
+        began = self._began = generator.get_state()
+        self._yielded = skip
+        indices = itertools.chain.from_iterable(self.blocks(generator))
+        for index in itertools.islice(indices, skip, None):
+            if began is self._began:  # no newer iteration has begun
+                self._yielded += 1
+            yield index
+        if began is self._began:
+            self._began, self._yielded = None, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"generator", "yielded"}``: where the iteration under way began, how far it has come.
+
+        Between iterations ``yielded`` is 0, and ``generator`` the state of the sampler's own
+        generator, or None without one. A :class:`DataLoader` that prefetches is ahead of its loop:
+        its own ``state_dict`` counts what the loop has had.
+        """
+        if self._resume is not None:
+            return dict(self._resume)
+        state = self._began
+        if state is None and self.generator is not None:
+            state = self.generator.get_state()
+        return {"generator": state, "yielded": self._yielded}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let the next iteration go on where :meth:`state_dict` was taken."""
+        state, yielded = state_dict["generator"], int(state_dict["yielded"])
+        if yielded < 0 or (state is None and yielded):
+            raise ValueError(
+                f"RandomSampler.load_state_dict: {yielded} yielded, without a generator"
+            )
+        self._began, self._yielded = None, 0
+        self._resume = None if state is None else {"generator": state, "yielded": yielded}
 
     def __len__(self) -> int:
         return self.num_samples
