@@ -382,7 +382,7 @@ def test_spawn_says_what_cannot_travel(part):
         list(DataLoader(data, **how, **SPAWN))
 
 
-@pytest.mark.parametrize("how", [1, 9, "exit", 0])
+@pytest.mark.parametrize("how", [signal.SIGUSR1, 9, "exit", 0])
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_worker_that_dies_is_reported(how, persistent):
     parent = os.getpid()
@@ -398,7 +398,11 @@ def test_a_worker_that_dies_is_reported(how, persistent):
     loader = DataLoader(Does(dies), 2, persistent_workers=persistent, **FORK)
     begun = time.monotonic()
     words = (
-        "exit code 3" if how == "exit" else "exit code 0" if how == 0 else rf"signal {how} \(SIG"
+        "exit code 3"
+        if how == "exit"
+        else "exit code 0"
+        if how == 0
+        else rf"signal {int(how)} \(SIG"
     )
     with pytest.raises(RuntimeError, match=rf"DataLoader worker 1 \(process \d+\) .*{words}"):
         list(loader)
