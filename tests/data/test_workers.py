@@ -552,9 +552,11 @@ def test_large_batches_left_behind_by_persistent_workers_are_removed():
 
 
 SCRIPT = """
-    import multiprocessing, os, sys, time
+    import multiprocessing, os, signal, sys, time
     import numpy as np
     from kilograd.utils.data import DataLoader, Dataset
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
     class Slow(Dataset):
         def __len__(self):

@@ -24,9 +24,9 @@ class TableDataset(TensorDataset):
 
     A sample is ``(features, categories, target)``, each only if there are such columns:
 
-    * features, ``(F,)`` of ``dtype``: the numeric columns (numbers and bools) in the order given;
-    * categories, ``(K,)`` int64: the categorical columns, ready for ``nn.Embedding``;
-    * target: a class number (int64, scalar) where the column is text or declared categorical; an int64
+    - features, ``(F,)`` of ``dtype``: the numeric columns (numbers and bools) in the order given;
+    - categories, ``(K,)`` int64: the categorical columns, ready for ``nn.Embedding``;
+    - target: a class number (int64, scalar) where the column is text or declared categorical; an int64
       or ``dtype`` scalar where it is integers or floats; ``(T,)`` of ``dtype`` for several columns.
 
     Args:
