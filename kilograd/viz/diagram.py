@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 ROOT = "root"
 
@@ -43,6 +46,16 @@ class Group(Part):
     """Blocks and groups that belong together: ``kind`` "module", "op", "phase" or "run"."""
 
     open: bool = True
+
+
+def shape_text(shape: Any, dtype: Any) -> str:
+    """Shape and, unless it is float32, dtype: what a block says of its value.
+
+    >>> shape_text((2, 3), np.dtype(np.int64))
+    '2×3 int64'
+    """
+    text = "×".join(map(str, shape)) or "scalar"
+    return text if dtype == np.float32 else f"{text} {dtype}"
 
 
 class Diagram:

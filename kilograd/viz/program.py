@@ -14,7 +14,7 @@ from kilograd.compile.report import _amount, nbytes
 from kilograd.compile.step import Compiled
 from kilograd.nn.module import Module
 from kilograd.tensor import Tensor
-from kilograd.viz.diagram import ROOT, Block, Diagram, Group
+from kilograd.viz.diagram import ROOT, Block, Diagram, Group, shape_text
 from kilograd.viz.drawing import Drawing
 from kilograd.viz.record import Recorded, Scope, recorded, timed
 from kilograd.viz.rules import rule_source, rules_of
@@ -391,11 +391,9 @@ def duration(seconds: float) -> str:
 
 
 def _shape(v: Var) -> str:
-    """Shape and, unless it is float32, dtype."""
     if v.number:
         return "number"
-    text = "×".join(map(str, v.shape)) or "scalar"
-    return text if v.dtype == np.float32 else f"{text} {v.dtype}"
+    return shape_text(v.shape, v.dtype)
 
 
 def _about(v: Var) -> list[tuple[str, str]]:

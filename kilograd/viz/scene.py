@@ -151,8 +151,3 @@ class Scene:
             points[:0] = [port, two, one]
         else:
             points += [one, two, port]
-
-
-def legend(kinds: list[str]) -> list[tuple[str, str, str]]:
-    """(name, fill, border) of the kinds of blocks in a picture."""
-    return [(k, *COLORS[k]) for k in COLORS if k in kinds]

@@ -8,7 +8,7 @@ import numpy as np
 
 from kilograd.autograd.driver import Edge, Node, Pick, reachable
 from kilograd.tensor import Tensor
-from kilograd.viz.diagram import Block, Diagram
+from kilograd.viz.diagram import Block, Diagram, shape_text
 from kilograd.viz.drawing import Drawing
 from kilograd.viz.rules import rule_source
 
@@ -97,7 +97,7 @@ class _Tape:
         many = isinstance(node.shape, list)
         shapes = node.shape if many else [node.shape]
         dtypes = node.dtype if many else [node.dtype]
-        lines = [_shape_text(s, d) for s, d in zip(shapes[:2], dtypes[:2], strict=True)]
+        lines = [shape_text(s, d) for s, d in zip(shapes[:2], dtypes[:2], strict=True)]
         block = Block(f"n{len(self.of)}", name, lines, order=len(self.of))
         block.details = [("grad_fn", node.name()), *self._about(node)]
         block.details += [
@@ -178,12 +178,7 @@ class _Tape:
 
 
 def _shape(array: Any) -> str:
-    return _shape_text(array.shape, array.dtype)
-
-
-def _shape_text(shape: Any, dtype: Any) -> str:
-    text = "×".join(map(str, shape)) or "scalar"
-    return text if dtype == np.float32 else f"{text} {dtype}"
+    return shape_text(array.shape, array.dtype)
 
 
 def _about(array: Any) -> list[tuple[str, str]]:
