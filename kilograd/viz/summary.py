@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from html import escape
 from typing import Any
 
 import numpy as np
 
-from kilograd import dtypes, random
+from kilograd import dtypes
 from kilograd.autograd.modes import ModeContext
 from kilograd.compile.step import disable
 from kilograd.nn.module import Module
@@ -22,6 +21,7 @@ from kilograd.nn.parameter import is_lazy
 from kilograd.profiler.flops import NOTHING, Work, result_of, work_of
 from kilograd.profiler.watch import Call, Observer, watching
 from kilograd.tensor import Tensor, shares_memory, wrap
+from kilograd.utils.undisturbed import undisturbed
 
 COLUMNS = {
     "input_size": "Input Shape",
@@ -473,7 +473,7 @@ def _run(model: Module, args: tuple[Any, ...], named: dict[str, Any], mode: str)
     if any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         model = copy.deepcopy(model)  # the model itself goes on waiting for its first input
     table = _Table(model)
-    with _left_as_it_was(model), ModeContext(grad=False), disable(), watching(table):
+    with undisturbed(model), ModeContext(grad=False), disable(), watching(table):
         if mode != "same":
             model.train(mode == "train")
         try:
@@ -492,34 +492,6 @@ def _run(model: Module, args: tuple[Any, ...], named: dict[str, Any], mode: str)
         )
     _add_uncalled(root, set())
     return root
-
-
-@contextmanager
-def _left_as_it_was(model: Module) -> Iterator[None]:
-    """Modes, parameters, buffers and random numbers of a model come back."""
-    modes = [(m, m.training) for m in model.modules()]
-    registered = [(m, name, b) for m in model.modules() for name, b in m._buffers.items()]
-    tensors = (
-        *[b for _, _, b in registered],
-        *model.parameters(),
-    )  # an Embedding(max_norm=…) writes
-    held = {id(t): t for t in tensors if t is not None and not is_lazy(t)}
-    values = [(b, b.array, b.array.copy(), b._cell[0]) for b in held.values()]
-    with random.fork_rng():
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            for module, name, b in registered:
-                if module._buffers.get(name) is not b:
-                    setattr(module, name, b)
-            for b, array, before, version in values:
-                if array.tobytes() != before.tobytes():
-                    array[...] = before
-                if b.array is not array:
-                    b.array = array
-                b._cell[0] = version
 
 
 class _Table(Observer):
