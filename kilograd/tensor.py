@@ -33,7 +33,7 @@ from kilograd.ops import index as index_ops
 from kilograd.ops import linalg as linalg_ops
 from kilograd.ops.op import Op
 from kilograd.size import Size, device
-from kilograd.value import Value
+from kilograd.value import NoGrad, Value
 
 T = TypeVar("T", bound="Tensor")
 _new = object.__new__
@@ -85,7 +85,7 @@ class Tensor(Value):
     _inference: bool = False
     _hooks: dict[int, Any] | None = None
     _post_hooks: dict[int, Any] | None = None
-    grad: Tensor | None = None
+    grad: Tensor | None = NoGrad()  # type: ignore[assignment]
     name: str | None = None
     device = device()
     is_cuda = is_sparse = is_quantized = is_meta = is_mps = False

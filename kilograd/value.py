@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +12,19 @@ from kilograd.kernels.kernel import TRACE
 from kilograd.ops.op import Box
 
 T = TypeVar("T", bound="Value")
+
+
+class NoGrad:
+    """What ``t.grad`` is until a gradient is put there: None, with a warning where none will come."""
+
+    def __get__(self, t: Any, owner: type | None = None) -> None:
+        if t is not None and t._node is not None and not t.retains_grad:
+            warnings.warn(
+                "the .grad of a Tensor that is not a leaf is read: backward() keeps gradients of leaves "
+                "only. Call retain_grad() on it before backward() if you want its gradient; if you "
+                "meant the leaf it was computed from, read that one's .grad.",
+                stacklevel=2,
+            )
 
 
 class Value(Box):

@@ -8,6 +8,7 @@ import select
 import threading
 import warnings
 import weakref
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -1095,6 +1096,493 @@ def test_gradients_from_outside_that_are_repeated():
             grads.append(w.grad.array)
             w.grad = None
         np.testing.assert_allclose(*grads, rtol=1e-4, atol=1e-4)
+
+
+# --- training steps: what they return ---------------------------------------------------------------------
+
+
+def general_ways(step):
+    """Counts the calls that do not go the quick way."""
+    count, prepare = [0], step._prepare_launch
+
+    def counted(*args):
+        count[0] += 1
+        return prepare(*args)
+
+    step._prepare_launch = counted
+    return count
+
+
+class Both(NamedTuple):
+    loss: Any
+    scores: Any
+
+
+def alike(got, want, seen=None):
+    """The same structure, values, flags and layout; what is one tensor here is one tensor there."""
+    seen = {} if seen is None else seen
+    assert type(got) is type(want)
+    if isinstance(want, Tensor):
+        assert seen.setdefault(id(want), id(got)) == id(got)
+        same(got, want, rtol=1e-4, atol=1e-5)
+        assert got.array.strides == want.array.strides
+        for name in ("requires_grad", "is_leaf", "_leaf", "_inference", "_version"):
+            assert getattr(got, name) == getattr(want, name), name
+        assert (got.grad_fn is None) is (want.grad_fn is None)
+        if want.grad is not None:
+            alike(got.grad, want.grad, seen)
+    elif isinstance(want, dict):
+        assert list(got) == list(want)
+        alike([*got.values()], [*want.values()], seen)
+    elif isinstance(want, slice):
+        alike([got.start, got.stop, got.step], [want.start, want.stop, want.step], seen)
+    elif isinstance(want, (tuple, list)):
+        assert len(got) == len(want)
+        for a, b in zip(got, want, strict=True):
+            alike(a, b, seen)
+    else:
+        assert got == want
+
+
+def tensors_in(result):
+    if isinstance(result, dict):
+        return tensors_in([*result.values()])
+    if isinstance(result, (tuple, list)):
+        return [t for r in result for t in tensors_in(r)]
+    return [result] if isinstance(result, Tensor) else []
+
+
+def deep(t, levels=150):
+    for k in range(levels):
+        t = (t, k) if k % 2 else [t]
+    return t
+
+
+RETURNED = {
+    "pair": lambda loss, s, x, w: (loss, s),
+    "detached": lambda loss, s, x, w: [loss.detach(), s.detach()],
+    "record": lambda loss, s, x, w: Both(loss, s.argmax(1)),
+    "nest": lambda loss, s, x, w: {"loss": loss, 3: (s, [None, 2.5, -0.0, "text", True]), None: {}},
+    "twice": lambda loss, s, x, w: (loss, [loss, {"s": s, "again": s}]),
+    "slice": lambda loss, s, x, w: slice(loss, None, 2),
+    "empty": lambda loss, s, x, w: ((), [], {}, (loss,)),
+    "numbers": lambda loss, s, x, w: (1, None),
+    "deep": lambda loss, s, x, w: deep(loss),
+    "turned": lambda loss, s, x, w: (loss, s.T),
+    "dtypes": lambda loss, s, x, w: (s > 0, s.double().detach(), (s > 9).sum()),
+    # what is no mere wrapping of outputs
+    "views": lambda loss, s, x, w: (s.detach(), s.detach()[1:], loss),
+    "argument": lambda loss, s, x, w: (loss, x, x[0]),
+    "parameter": lambda loss, s, x, w: {"loss": loss, "w": w},
+}
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", RETURNED)
+def test_what_a_training_step_returns(kind):
+    def make():
+        model, optimizer, _ = classifier()
+
+        def step(x, y):
+            optimizer.zero_grad()
+            scores = model(x)
+            loss = F.cross_entropy(scores, y)
+            loss.backward()
+            optimizer.step()
+            return RETURNED[kind](loss, scores, x, model[0].weight)
+
+        return model, step
+
+    model, step = make()
+    twin, plain = make()
+    step = native(step)
+    ways = general_ways(step)
+    kept = []
+    for k in range(6):
+        x, y = batch(6, k)
+        got = step(x, y)
+        alike(got, plain(x, y))
+        assert (step.launch is not None) == (k > 1)  # recorded twice, then run
+        own = [t for t in tensors_in(got) if t is not x and t is not model[0].weight]
+        own = [t for t in own if not np.may_share_memory(t.array, x.array)]
+        for t, values in kept:  # of another call
+            np.testing.assert_array_equal(t.array, values)
+            assert not any(np.may_share_memory(t.array, other.array) for other in own)
+        kept += [(t, t.array.copy()) for t in own]
+    same(
+        [p.detach() for p in model.parameters()], [p.detach() for p in twin.parameters()], rtol=1e-4
+    )
+    assert ways[0] == 1 and step.last.runs == 4
+
+
+@needs_numba
+@pytest.mark.parametrize("look", [lambda g: g[0], lambda g: g.T, lambda g: g.detach(), lambda g: g])
+def test_gradients_that_are_returned(look):
+    def make():
+        w = kg.tensor(numbers((3, 4))).requires_grad_()
+
+        def step(x):
+            w.grad = None
+            loss = (w * x).sin().sum()
+            loss.backward()
+            return loss, look(w.grad)
+
+        return w, step
+
+    (w, step), (twin, plain) = make(), make()
+    step = native(step)
+    kept = []
+    for k in range(5):
+        x = kg.tensor(numbers((3, 4), seed=k))
+        (_, got), (_, want) = step(x), plain(x)
+        same([got, w.grad], [want, twin.grad], rtol=1e-5)
+        assert np.may_share_memory(got.array, w.grad.array)
+        kept.append((got, got.array.copy()))
+    for got, values in kept:
+        np.testing.assert_array_equal(got.array, values)
+    assert step.launch is not None
+
+
+@needs_numba
+def test_leaves_that_are_returned():
+    step = native(lambda x: (x + 1, [(x * 2).requires_grad_()]))
+    ways = general_ways(step)
+    for k in range(5):
+        x = kg.tensor(numbers(4, seed=k))
+        one, (leaf,) = step(x)
+        same([one, leaf], [x + 1, x * 2])
+        assert leaf.requires_grad and leaf.is_leaf and not one.requires_grad
+        (leaf * 3).sum().backward()
+        assert leaf.grad.tolist() == [3.0] * 4
+    assert ways[0] == 1
+
+
+@needs_numba
+@pytest.mark.parametrize("mode", [kg.no_grad, kg.inference_mode])
+def test_what_is_returned_without_gradients(mode):
+    w = kg.tensor(numbers((4, 4))).requires_grad_()
+    f = lambda x: {"y": (y := x @ w), "more": [y.relu(), y.T, y[0]]}  # noqa: E731
+    step = native(f)
+    with mode():
+        for k in range(4):
+            x = kg.tensor(numbers((3, 4), seed=k))
+            alike(step(x), f(x))
+    assert step.launch is not None
+
+
+@needs_numba
+def test_gradients_of_arguments():
+    w = kg.tensor(numbers((4, 4)))
+
+    def f(x):
+        loss = (x @ w).tanh().sum()
+        loss.backward()
+        return loss, x * 2
+
+    step = native(f)
+    x, twin = (kg.tensor(numbers((3, 4))).requires_grad_() for _ in range(2))
+    for _ in range(4):
+        alike(step(x)[0], f(twin)[0])
+        same(x.grad, twin.grad, rtol=1e-5)
+        x.grad = twin.grad = None
+
+
+# --- training steps: gradients that add up ------------------------------------------------------------------
+
+
+def accumulating(returns=lambda loss, model: loss):
+    model, optimizer, _ = classifier()
+
+    def step(x, y):
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        return returns(loss, model)
+
+    return model, optimizer, step
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", ["none", "zeros", "in place", "never", "the user's", "held"])
+def test_gradients_that_add_up(kind):
+    model, optimizer, step = accumulating()
+    twin, twin_optimizer, plain = accumulating()
+    step = native(step)
+    ways = general_ways(step)
+    held = []
+
+    def forget(model, optimizer):
+        if kind in ("none", "held"):
+            held.extend((p.grad, p.grad.array.copy()) for p in model.parameters() if kind == "held")
+            optimizer.zero_grad()
+        elif kind == "zeros":
+            optimizer.zero_grad(set_to_none=False)
+        for p in model.parameters():
+            if kind == "in place":
+                p.grad.zero_()
+            elif kind == "the user's":
+                p.grad = kg.ones(*p.shape)
+
+    for k in range(24):
+        x, y = batch(6, k)
+        alike(step(x, y), plain(x, y))
+        mine, theirs = list(model.parameters()), list(twin.parameters())
+        same([p.grad for p in mine], [p.grad for p in theirs], rtol=1e-4, atol=1e-5)
+        if kind in ("never", "zeros", "the user's"):
+            assert [p.grad._version for p in mine] == [p.grad._version for p in theirs]
+        if k % 4 == 3:
+            for m, o in ((model, optimizer), (twin, twin_optimizer)):
+                o.step()
+                forget(m, o)
+    assert ways[0] <= 2
+    assert sum(map(len, step.programs.values())) == 2
+    for grad, values in held:
+        np.testing.assert_array_equal(grad.array, values)
+
+
+@needs_numba
+def test_gradients_of_before_that_are_others():
+    """Other memory, another layout or dtype, one gradient for two parameters, none, a graph."""
+    model, _, step = accumulating()
+    twin, _, plain = accumulating()
+    step = kg.compile(step, backend="numba")
+
+    def shared(m):
+        m[0].bias.grad = m[0].bias.grad.clone()
+        m[2].bias.grad = m[0].bias.grad[:3]
+
+    changes = [
+        lambda m: setattr(m[0].weight, "grad", kg.ones(8, 5)),
+        lambda m: setattr(m[0].weight, "grad", kg.ones(5, 8).T),
+        lambda m: setattr(m[0].weight, "grad", None),
+        lambda m: setattr(m[0].weight.grad, "array", np.full((8, 5), 2.0, np.float32)),
+        shared,
+        lambda m: setattr(m[2].bias, "grad", kg.zeros(3)),
+        lambda m: setattr(m[0].weight, "grad", m[0].weight.detach()),
+        lambda m: setattr(m[0].weight, "grad", kg.ones(8, 5)),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # (of what runs eagerly)
+        for k, change in enumerate([lambda m: None] * 4 + changes):
+            change(model), change(twin)
+            for j in range(3):
+                x, y = batch(6, 3 * k + j)
+                same(step(x, y), plain(x, y), rtol=1e-4)
+                mine, theirs = list(model.parameters()), list(twin.parameters())
+                same([p.grad for p in mine], [p.grad for p in theirs], rtol=1e-4, atol=1e-4)
+                same([p.detach() for p in mine], [p.detach() for p in theirs], rtol=1e-4, atol=1e-4)
+
+
+@needs_numba
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_the_version_of_a_gradient_that_is_added_to(backend):
+    w = kg.ones(3).requires_grad_()
+
+    def f(x):
+        loss = (w * x).sum()
+        loss.backward()
+        return loss.detach()
+
+    step = kg.compile(f, backend=backend, fullgraph=True)
+    for _ in range(3):
+        step(kg.ones(3))
+    old, version = w.grad, w.grad._version
+    for k in range(5):
+        w.grad = kg.zeros(3)
+        step(kg.ones(3)), step(kg.ones(3))
+        assert w.grad._version == 2 and w.grad.tolist() == [2.0, 2.0, 2.0], k
+    assert old._version == version
+    v = kg.ones(3).requires_grad_()
+    y = (w.grad * v).sum()
+    step(kg.ones(3))
+    with pytest.raises(RuntimeError, match="modified"):
+        y.backward()
+
+
+@needs_numba
+def test_gradients_that_add_up_and_are_returned():
+    returns = lambda loss, model: (loss, model[0].bias.grad)  # noqa: E731
+    model, _, step = accumulating(returns)
+    _, _, plain = accumulating(returns)
+    step = native(step)
+    for k in range(5):
+        loss, grad = step(*batch(6, k))
+        same([loss, grad], plain(*batch(6, k)), rtol=1e-4, atol=1e-5)
+        assert grad is model[0].bias.grad
+    assert step.launch is not None
+
+
+@needs_numba
+def test_a_gradient_that_does_not_lie_in_rows():
+    w = kg.tensor(numbers((3, 4))).requires_grad_()
+
+    def f(x):
+        w.grad = (x * 2).T
+        return x.sum()
+
+    step = native(f)
+    for k in range(5):
+        x = kg.tensor(numbers((4, 3), seed=k))
+        step(x)
+        np.testing.assert_array_equal(w.grad.array, 2 * x.array.T)
+        assert w.grad.array.strides == (4, 12)
+    assert step.launch is not None
+
+
+# --- the quick way: what may change, and what may fail ----------------------------------------------------
+
+
+@needs_numba
+def test_steps_that_take_turns():
+    model, optimizer, _ = classifier()
+    twin, twin_optimizer, _ = classifier()
+
+    def make(model, optimizer):
+        def step(first, last, weight, x, y):
+            if first:
+                optimizer.zero_grad()
+            scores = model(x)
+            loss = F.cross_entropy(scores, y)
+            (loss * weight).backward()
+            if last:
+                optimizer.step()
+            return loss.detach(), scores.detach()
+
+        return step
+
+    step, plain = native(make(model, optimizer)), make(twin, twin_optimizer)
+    ways = general_ways(step)
+    for k in range(24):
+        how = (k % 3 == 0, k % 3 == 2, 0.5)
+        x, y = batch(6, k)
+        alike(step(*how, x, y), plain(*how, x, y))
+        assert step.graph is step.last.graph and (k < 9 or step.last is step.launch.program)
+    assert ways[0] <= 3 and len(step.launches) == 3
+    for n in range(1, 9):  # no more than a few
+        for _ in range(3):
+            x, y = batch(n)
+            alike(step(True, True, 1.0, x, y), plain(True, True, 1.0, x, y))
+    assert len(step.launches) == step_module.MOST_LAUNCHES
+    step.reset()
+    assert step.launch is None and not step.launches
+
+
+@needs_numba
+def test_results_of_several_threads():
+    step = native(lambda x: {"y": (y := (x * 2).tanh() @ x.T), "more": (y.sum(), y.T)})
+    given = [kg.tensor(numbers((5, 5), seed=k)) for k in range(4)]
+    for x in given:
+        step(x)
+    wants = [[t.array for t in tensors_in(step.fn(x))] for x in given]
+    ways, wrong = general_ways(step), []
+
+    def work(x, want):
+        for _ in range(200):
+            got = tensors_in(step(x))
+            for t, w in zip(got, want, strict=True):
+                if t.shape != w.shape or not np.allclose(t.array, w, rtol=1e-4, atol=1e-5):
+                    wrong.append((t, w))
+
+    threads = [threading.Thread(target=work, args=a) for a in zip(given, wants, strict=True)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong and ways[0] == 0
+
+
+@needs_numba
+def test_memory_of_another_kind():
+    """A parameter's array becomes one of another dtype or order, unseen by any counter."""
+    w = kg.ones(3, 3)
+    step = kg.compile(f := lambda x: (w * x).sum(0), backend="numba")
+    x = kg.full((3, 3), 2.0)
+    arrays = [
+        np.full((3, 3), 5.0), np.arange(9, dtype=np.float32).reshape(3, 3).T, np.ones((3, 3), np.int32),
+        np.full((3, 3), 4, np.float32), np.full((3, 1), 3, np.float32),
+    ]  # fmt: skip
+    for array in [w.array, *arrays, *arrays]:
+        w.array = array
+        for _ in range(4):
+            same(step(x), f(x), rtol=1e-6)
+
+
+@needs_numba
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_an_argument_that_was_a_parameter_detached(backend):
+    w = kg.ones(3, 3)
+    step = kg.compile(f := lambda x: (w * x).sum(0), backend=backend)
+    x = kg.full((3, 3), 2.0)
+    for value in (1.0, 5.0, 7.0):
+        w.data = kg.full((3, 3), value)
+        for given in (x, x, x, w.detach(), x, x, w.detach(), w, x):
+            same(step(given), f(given), rtol=1e-6)
+
+
+@needs_numba
+def test_a_step_that_draws_and_fails():
+    """Where a kernel refuses, the eager step draws what it would have drawn, and says why."""
+
+    def make():
+        kg.manual_seed(1)
+        model = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+        optimizer = kg.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x, y):
+            optimizer.zero_grad()
+            scores = model(x)
+            loss = F.cross_entropy(scores, y)
+            loss.backward()
+            optimizer.step()
+            return loss, scores
+
+        return model, step
+
+    def run(compiled):
+        model, step = make()
+        step = native(step) if compiled else step
+        kg.manual_seed(7)
+        found = []
+        for k in range(10):
+            x, y = batch(6, k)
+            if k in (5, 8):
+                y = kg.full((6,), 99)
+                with pytest.raises(Exception) as error:
+                    step(x, y)
+                found.append((type(error.value), str(error.value)))
+            else:
+                found += [t.array for t in step(x, y)]
+            found.append(kg.get_rng_state())
+        assert not compiled or step.launch is not None
+        return found + [p.array for p in model.parameters()]
+
+    for got, want in zip(run(True), run(False), strict=True):
+        if isinstance(want, tuple):
+            assert got == want
+        else:
+            np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@needs_numba
+def test_a_step_that_fails_in_python():
+    w = kg.eye(3).requires_grad_()
+
+    def f(x):
+        loss = (w * kg.linalg.inv(x)).sum()
+        loss.backward()
+        return loss.detach(), x * 2
+
+    step = native(f)
+    for _ in range(4):
+        w.grad = None
+        alike(step(kg.eye(3)), (kg.tensor(3.0), kg.eye(3) * 2))
+    assert step.launch is not None
+    w.grad = None
+    for g in (f, step, step):
+        with pytest.raises(kg.linalg.LinAlgError, match="singular"):
+            g(kg.zeros(3, 3))
+        assert w.grad is None
+    step(kg.eye(3))
+    assert w.grad.tolist() == kg.eye(3).tolist()
 
 
 @needs_numba

@@ -3,7 +3,8 @@
 For each program a Python function is written that compares the arguments and the guards with what the
 program was made for, puts addresses and numbers into the table, calls it, and wraps the results. A
 tiny network's step costs microseconds, so this function names every object directly.
-It answers ``MISS`` where anything is not as it was: the caller then looks closer.
+It answers ``MISS`` where anything is not as it was: the caller then looks closer. It answers
+``REFUSED`` where the program could not finish; nothing was written then.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import inspect
 import itertools
 import operator
 import sys
+import weakref
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,11 @@ import numpy as np
 from kilograd.autograd.modes import MODE
 from kilograd.compile.guards import _MISSING, _differs, holds, owner_of
 from kilograd.compile.native_executor import EXTRAS
-from kilograd.compile.scalar import F64
 from kilograd.kernels.kernel import CHANGES, TRACE
 from kilograd.kernels.native.build import INTERPRETER, Generated
 from kilograd.tensor import Tensor
 
-MISS = object()
+MISS, REFUSED = object(), object()
 _pointer = ctypes.c_int64.from_address
 _POINTER_AT = 16  # where an ndarray keeps the address of its data, behind the object's head
 
@@ -48,9 +49,8 @@ QUICK = _finds_pointers()
 class Kept:
     """A gradient that a program writes again and again, as long as nobody else holds it."""
 
-    def __init__(self, var: Any, dtype: Any, owner: dict[str, Any]) -> None:
+    def __init__(self, var: Any, owner: dict[str, Any]) -> None:
         self.var = var
-        self.dtype = dtype
         self.owner = owner  # the attributes of the tensor whose gradient it is
 
 
@@ -69,9 +69,13 @@ class _Pool:
         self.marks: list[Any] = [()] * len(kept)
         native.kept.append(self)
 
-    def renew(self) -> None:
-        """Put every gradient in its place again, those that somebody else holds in new memory."""
+    def renew(self) -> list[Any]:
+        """Put every gradient in its place again, those that somebody else holds in new memory.
+
+        Returns what was in their places.
+        """
         held, n = self.held, len(self.kept)
+        before = [k.owner.get("grad") for k in self.kept]
         for i, k in enumerate(self.kept):
             in_place = held[i] is not None and k.owner.get("grad") is held[i]
             if (
@@ -80,7 +84,7 @@ class _Pool:
                 or sys.getrefcount(held[i]) != REFERENCES.tensor - (not in_place)
                 or sys.getrefcount(held[n + i]) != REFERENCES.array
             ):
-                array = held[n + i] = np.empty(k.var.shape, k.dtype)
+                array = held[n + i] = self.native._new(k.var)
                 t = held[i] = object.__new__(Tensor)
                 t.array = array
                 t._cell = [0]
@@ -88,6 +92,12 @@ class _Pool:
                 del array, t
             k.owner["grad"] = held[i]
         self.point()
+        return before
+
+    def back(self, before: list[Any]) -> None:
+        """Put back what ``renew`` has exchanged: the program did not run."""
+        for k, grad in zip(self.kept, before, strict=False):
+            k.owner["grad"] = grad
 
     def point(self) -> None:
         """Write the addresses into the table."""
@@ -163,30 +173,99 @@ class Entry:
         self.at = self.head.ctypes.data
 
 
-def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
+class _Bound:
+    """What has its address in the table: parameters, and gradients that were there before the step.
+
+    The guards may have seen other memory since, on the way to another program; so this is kept here.
+    """
+
+    def __init__(self, native: Any, guards: Any) -> None:
+        self.native = native
+        self.guards = guards
+        self.sources = [s for s in native.other_sources if s.kind == "grad"]
+        self.grads: list[tuple[Any, Any, Any]] = []  # (attributes of the owner, tensor, array)
+        self.arrays: list[Any] = []
+        self.memories: set[int] = set()
+
+    def bind(self) -> None:
+        """Put the addresses into the table, the guards having just been found to hold."""
+        self.native.bind()
+        self.arrays[:] = self.guards.arrays
+        self.memories |= self.guards.memories  # (another thread may be looking)
+        self.memories &= self.guards.memories
+        self._bind_grads()
+
+    def _bind_grads(self) -> None:
+        with self.native._lock:
+            self.grads[:] = []
+            for s in self.sources:
+                t = s.owner.grad
+                self.native._point(s.var, t.array.ctypes.data)
+                self.grads.append((s.owner.__dict__, weakref.ref(t), weakref.ref(t.array)))
+
+    def has_grads(self) -> bool:
+        """Whether the gradients are in the table: most often those of the last call are there still."""
+        for owner, tensor, array in self.grads:
+            t = tensor()
+            if (
+                t is None
+                or owner.get("grad") is not t
+                or t.array is not array()
+                or t._node is not None
+            ):
+                break
+        else:
+            return True
+        if self.memories != self.guards.memories or self.guards._other_grads([]) is not None:
+            return False
+        self._bind_grads()
+        return True
+
+
+class _Streams:
+    """Where generators are, to go back there if the step fails: kilograd.random's state, in short."""
+
+    def __init__(self, generators: list[Any]) -> None:
+        self.generators = generators
+        self.size = 625 * 4  # the words of a twister, and its position
+        self.at = [g._twister.ctypes.state_address for g in generators]
+
+    def noted(self) -> Any:
+        """Where they are."""
+        words = [ctypes.string_at(at, self.size) for at in self.at]
+        return words, [(g._untouched, g._spare_normal, g._spare_float) for g in self.generators]
+
+    def back(self, noted: Any) -> None:
+        """Go back to where they were."""
+        for g, at, words, rest in zip(self.generators, self.at, *noted, strict=True):
+            with g._lock:
+                ctypes.memmove(at, words, self.size)
+                g._untouched, g._spare_normal, g._spare_float = rest
+
+
+def launcher(program: Any, signature: Any, Out: Any, results: Any) -> Any:
     """The quick way into a native program, or None where the general one must do.
 
     ``signature``: a tuple for each argument: ("tensor", shape, dtype, strides, leaf, no graph) or
-    ("value", the value).
+    ("value", the value). ``results`` makes of outputs what is no mere wrapping of them.
     """
     native = program.runner
     guards = program.guards
-    if program.backward is not None or (native.fallible and program.generators):
+    if program.backward is not None or not QUICK or guards.same or guards.writes_arguments:
         return None
-    if any(s.kind == "grad" for s in program.sources) or not QUICK:
+    read = {id(t) for t, _ in guards.grads}
+    if any(type(t) is int for t, _ in guards.grads) or any(
+        id(owner) in read for owner, _ in (*program.grads, *program.other_grads)
+    ):  # what is read is another tensor each time
         return None
-    if guards.grads or guards.grad_at_start or guards.same or guards.writes_arguments:
-        return None
-    if any(type(t) is int for t in guards.no_grad_at_start):
-        return None
-    single = type(template) is Out and not (template.leaf or template.grad)
-    if not single and template is not None:
-        return None
+    bound = _Bound(native, guards)
     space: dict[str, Any] = {
-        "Tensor": Tensor, "MISS": MISS, "TRACE": TRACE, "MODE": MODE, "mode": MODE.get(), "pointer": _pointer,
-        "CHANGES": CHANGES, "cells": native.cells, "refs": sys.getrefcount, "new": object.__new__,
+        "Tensor": Tensor, "MISS": MISS, "REFUSED": REFUSED, "TRACE": TRACE, "MODE": MODE,
+        "mode": MODE.get(), "pointer": _pointer, "CHANGES": CHANGES, "cells": native.cells, "refs": sys.getrefcount, "new": object.__new__,
         "empty": np.empty, "ndarray": np.ndarray, "lock": native._lock, "native": native,
-        "same": operator.is_, "guards": guards, "owner_of": owner_of,
+        "same": operator.is_, "guards": guards, "owner_of": owner_of, "each": map, "get": dict.get,
+        "grad": itertools.repeat("grad"), "array_of": operator.attrgetter("array"),
+        "program": program, "arrays": bound.arrays, "memories": bound.memories,
     }  # fmt: skip
     names = [f"x{i}" for i in range(len(signature))]
     lines = [f"def launch({', '.join(names)}):"]
@@ -195,10 +274,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         lines.append("    " * depth + text)
 
     line("m = MODE.get()")
-    line(
-        "if m is not mode and m != mode or TRACE.get() is not None or CHANGES[0] != guards.changes:"
-    )
-    line("return MISS", 2)
+    line("if m is not mode and m != mode or TRACE.get() is not None: return MISS")
+    line("if CHANGES[0] != guards.changes: return MISS")
     arrays = {}
     place = 0
     for i, what in enumerate(signature):
@@ -220,12 +297,32 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         line(f"b = a{i}.base")
         line(f"if b is None: b = a{i}")
         line(f"elif type(b) is not ndarray or b.base is not None: b = owner_of(a{i})")
-        line("if id(b) in guards.memories: return MISS")
+        line("if id(b) in memories: return MISS")
         arrays[place] = f"a{i}"
         place += 1
     for a, b in itertools.combinations(arrays.values(), 2):  # one array twice is another program
         line(f"if {a} is {b}: return MISS")
-    _guard_lines(guards, space, line)
+    own: dict[int, str] = {}
+
+    def attributes(owner: Any) -> str:
+        """The name of a tensor's attributes: of an argument, or one that was there before."""
+        if type(owner) is int:
+            return f"x{_argument(signature, owner)}.__dict__"
+        name = own.setdefault(id(owner), f"own{len(own)}")
+        space[name] = owner.__dict__
+        return name
+
+    def wrapped(index: int, depth: int) -> str:
+        """The name of a new tensor around an output."""
+        line(f"t{index} = new(Tensor)", depth)
+        line(f"t{index}.array = o{index}", depth)
+        line(f"t{index}._cell = [0]", depth)
+        return f"t{index}"
+
+    _guard_lines(guards, space, line, attributes)
+    if guards.grads:
+        space["has_grads"] = bound.has_grads
+        line("if not has_grads(): return MISS")
     line("with lock:")
     quick = not (
         native.python_steps
@@ -235,7 +332,8 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         or native.blas
     )
     fetched: list[tuple[str, list[tuple[int, int]]]] = []  # what the table gets the addresses of
-    for s in native.other_sources if not quick else ():
+    given = [s for s in native.other_sources if s.kind == "argument"]
+    for s in given if not quick else ():
         patches = native.patches.get(s.var, ())
         if patches:
             line(f"at = pointer(id({arrays[s.key]}) + {_POINTER_AT}).value", 2)
@@ -245,7 +343,7 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
             space[f"var_{s.var}"] = s.var
             line(f"native.now[var_{s.var}] = pointer(id({arrays[s.key]}) + {_POINTER_AT}).value", 2)
     if quick:
-        fetched += [(arrays[s.key], native.patches.get(s.var, [])) for s in native.other_sources]
+        fetched += [(arrays[s.key], native.patches.get(s.var, [])) for s in given]
     for k, s in enumerate(native.setting_sources):
         if s.var not in native.numbers:
             continue
@@ -254,17 +352,18 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         part = "" if s.key[1] is None else f"[{s.key[1]}]"
         line(f"number{k}.value = group{k}[{s.key[0]!r}]{part}", 2)
     grads = {index: owner for owner, index in program.grads if index is not None}
-    keeps: list[tuple[int, Kept]] = []
+    keeps: list[Kept] = []
+    kept: set[int] = set()  # which outputs: none that the result may be a view of
     for index, v in enumerate(native.graph.outputs):
-        dtype = F64 if v.number else v.dtype
         places = native.patches.get(v, [])
-        if index in grads and type(grads[index]) is not int:
-            keeps.append((index, Kept(v, dtype, grads[index].__dict__)))
+        if index in grads and type(grads[index]) is not int and program.simple:
+            keeps.append(Kept(v, grads[index].__dict__))
+            kept.add(index)
             continue
-        if not native.layouts[v].contiguous:
-            return None
-        space.update({f"size{index}": v.shape, f"kind{index}": dtype})
-        line(f"o{index} = empty(size{index}, kind{index})", 2)
+        lay = native.layouts[v]
+        space.update({f"size{index}": lay.shape, f"kind{index}": lay.dtype, f"out{index}": v})
+        new = f"empty(size{index}, kind{index})" if lay.contiguous else f"native._new(out{index})"
+        line(f"o{index} = {new}", 2)
         if quick:
             fetched.append((f"o{index}", places))
             continue
@@ -275,16 +374,17 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
             space[f"var_{v}"] = v
             line(f"native.now[var_{v}] = at", 2)
     if keeps:
-        pool = _Pool(native, [kept for _, kept in keeps])
+        pool = _Pool(native, keeps)
         counts = [REFERENCES.tensor] * len(keeps) + [REFERENCES.array] * len(keeps)
         space.update(marks=pool.marks, twos=[2] * len(keeps), length=len)
-        space.update(pool=pool, held=pool.held, counts=counts, each=map, get=dict.get)
-        space.update(owners=[kept.owner for _, kept in keeps], grad=itertools.repeat("grad"))
+        space.update(pool=pool, held=pool.held, counts=counts)
+        space.update(owners=[k.owner for k in keeps])
+        line("before = ()", 2)
         line(
             "if not all(each(same, each(get, owners, grad), held)) or [*each(refs, held)] != counts or [*each(length, marks)] != twos:",
             2,
         )
-        line("pool.renew()", 3)
+        line("before = pool.renew()", 3)
     if quick:
         entry = Entry(native, [places for _, places in fetched])
         space.update(ids=entry.ids, run=entry.run, entry=entry)
@@ -293,37 +393,83 @@ def launcher(program: Any, template: Any, signature: Any, Out: Any) -> Any:
         line(f"run({entry.head.ctypes.data})", 2)
     else:
         space["go"] = native.go
-        line("go()", 2)
+        draws = native.fallible and program.generators
+        if draws:
+            space["streams"] = _Streams(program.generators)
+            line("noted = streams.noted()", 2)
+        line("try: go()" if native.fallible else "go()", 2)
+        if native.fallible:
+            line("except Exception:", 2)
+            if draws:
+                line("streams.back(noted)", 3)
+            if keeps:
+                line("pool.back(before)", 3)
+            line("return REFUSED", 3)
+    line("program.runs += 1", 2)
     for k, (counter, times) in enumerate(program.cells):
         space[f"cell{k}"] = counter
         line(f"cell{k}[0] += {times}", 2)
-    for k, (owner, index) in enumerate(program.grads):
-        if index is not None and type(owner) is not int:
-            continue
-        target = f"x{_argument(signature, owner)}.__dict__" if type(owner) is int else f"none{k}"
-        if type(owner) is not int:
-            space[f"none{k}"] = owner.__dict__
+    for owner, times in program.grad_cells:
+        line(f"{attributes(owner)}['grad']._cell[0] += {times}", 2)
+    for place, times in program.argument_cells:
+        line(f"x{_argument(signature, place)}._cell[0] += {times}", 2)
+    for owner, index in program.grads:
         if index is None:
-            line(f"{target}['grad'] = None", 2)
-        else:
-            line(f"t = new(Tensor); t.array = o{index}; t._cell = [0]; {target}['grad'] = t", 2)
-    if single:
-        line("t = new(Tensor)")
-        line(f"t.array = o{template.index}")
-        line("t._cell = [0]")
-        if template.dead:
-            space["dead"] = program.dead
-            line("t._node = dead")
-        if template.inference:
-            line("t._inference = True")
-        line("return t")
+            line(f"{attributes(owner)}['grad'] = None", 2)
+        elif index not in kept:
+            line(f"{attributes(owner)}['grad'] = {wrapped(index, 2)}", 2)
+    if program.simple:
+        line(f"return {_result_lines(program, Out, space, line, wrapped)}")
     else:
-        line("return None")
+        tensors = [f"x{i}" for i, what in enumerate(signature) if what[0] == "tensor"]
+        outputs = [f"o{index}" for index in range(len(native.graph.outputs))]
+        space["results"] = results
+        line(f"return results(program, [{', '.join(outputs)}], [{', '.join(tensors)}])")
     text = "\n".join(lines)
     exec(compile(text, "<kilograd launcher>", "exec"), space)
     made = space["launch"]
-    made.text, made.arity = text, len(names)
+    made.text, made.arity, made.program, made.bind = text, len(names), program, bound.bind
     return made
+
+
+def _result_lines(program: Any, Out: Any, space: dict[str, Any], line: Any, wrapped: Any) -> str:
+    """Lines that build the result, its parts first; the name of what they build."""
+    made: dict[int, str] = {}  # output → the name of its tensor: in two places it is one tensor
+
+    def tensor(out: Any) -> str:
+        name = made[out.index] = wrapped(out.index, 1)
+        if out.dead:
+            space["dead"] = program.dead
+            line(f"{name}._node = dead")
+        if out.leaf:
+            line(f"{name}._leaf = True")
+        if out.inference:
+            line(f"{name}._inference = True")
+        return name
+
+    def built(part: Any) -> str:
+        kind, name = type(part), f"part{next(count)}"
+        if kind is Out:
+            return made.get(part.index) or tensor(part)
+        if kind is dict:
+            space.update({f"{name}_{k}": key for k, key in enumerate(part)})
+            items = [f"{name}_{k}: {built(p)}, " for k, p in enumerate(part.values())]
+            text = f"{{{''.join(items)}}}"
+        elif kind in (tuple, list):
+            items = [f"{built(p)}, " for p in part]
+            text = f"({''.join(items)})" if kind is tuple else f"[{''.join(items)}]"
+        elif kind is slice or (isinstance(part, tuple) and hasattr(part, "_fields")):
+            parts = part if kind is not slice else (part.start, part.stop, part.step)
+            space[f"{name}_kind"] = kind
+            text = f"{name}_kind({', '.join(map(built, parts))})"
+        else:
+            space[name] = part
+            return name
+        line(f"{name} = {text}")
+        return name
+
+    count = itertools.count()
+    return built(program.template)
 
 
 def _argument(signature: Any, number: int) -> int:
@@ -331,13 +477,12 @@ def _argument(signature: Any, number: int) -> int:
     return [i for i, w in enumerate(signature) if w[0] == "tensor"][number]
 
 
-def _guard_lines(guards: Any, space: dict[str, Any], line: Any) -> None:
+def _guard_lines(guards: Any, space: dict[str, Any], line: Any, attributes: Any) -> None:
     """The guards as comparisons of identity; where one fails, the caller looks closer."""
     space.update(differs=_differs, missing=_MISSING)
     if guards.tensors:  # whether each still has the memory whose address is in the table
-        space.update(each=map, same=operator.is_, array_of=operator.attrgetter("array"))
         space["known"] = guards.tensors
-        line("if not all(each(same, each(array_of, known), guards.arrays)): return MISS")
+        line("if not all(each(same, each(array_of, known), arrays)): return MISS")
     if guards.names is not None:
         for k, (cell, value, inside) in enumerate(guards.names.cells):
             space[f"cell_{k}"], space[f"content_{k}"], space[f"inside_{k}"] = cell, value, inside
@@ -361,9 +506,10 @@ def _guard_lines(guards: Any, space: dict[str, Any], line: Any) -> None:
         for j, name in enumerate(names):
             space[f"plain_{k}_{j}"] = group[name]
             line(f"if group_{k}[{name!r}] is not plain_{k}_{j}: return MISS")
-    for k, t in enumerate(guards.no_grad_at_start):
-        space[f"bare_{k}"] = t.__dict__
-        line(f"if bare_{k}.get('grad') is not None: return MISS")
+    for t in guards.no_grad_at_start:
+        line(f"if {attributes(t)}.get('grad') is not None: return MISS")
+    for t in guards.grad_at_start:
+        line(f"if {attributes(t)}.get('grad') is None: return MISS")
     for k, (optimizer, state) in enumerate(guards.optimizers):
         space[f"optimizer_{k}"] = optimizer
         line(f"if len(optimizer_{k}.state) != {len(state[1])}: return MISS")

@@ -36,7 +36,7 @@ from kilograd.compile.guards import (
     module_state,
     optimizer_state,
 )
-from kilograd.compile.launch import MISS, launcher
+from kilograd.compile.launch import MISS, REFUSED, launcher
 from kilograd.compile.trace_state import Gate, Source, Trace, tracing
 from kilograd.compile.tracer import Recorded, Tracer, concrete
 from kilograd.dtypes import dtype as kilograd_dtype
@@ -48,6 +48,7 @@ from kilograd.tensor import Tensor, apply, wrap
 
 MOST_PROGRAMS = 16  # of one kind of signature
 MOST_SIGNATURES = 64
+MOST_LAUNCHES = 4  # programs that may take turns, all of them the quick way
 TRIES = 3  # recordings of a step that still makes state
 _enabled = os.environ.get("KILOGRAD_COMPILE", "1").lower() not in ("0", "false", "off", "no")
 _disabled = threading.local()
@@ -113,6 +114,7 @@ class Program:
         ] = []  # (owner, what its .grad is besides a new array)
         self.cells: list[tuple[Any, int]] = []  # (version counter, how often it is raised)
         self.argument_cells: list[tuple[int, int]] = []
+        self.grad_cells: list[tuple[Any, int]] = []  # (whose .grad of before, …)
         self.modes: list[tuple[Any, bool]] = []  # what train() and eval() inside have set
         self.leaves: list[tuple[Any, bool]] = []  # what requires_grad_() inside has set
         self.differentiable: list[Any] = []  # the results that can be differentiated outside
@@ -130,13 +132,16 @@ class Program:
     @property
     def simple(self) -> bool:
         """Whether all there is to do after a run is to wrap outputs."""
-        return not (
-            self.other_grads
-            or self.argument_cells
-            or self.modes
-            or self.leaves
-            or self.differentiable
+        return not (self.other_grads or self.modes or self.leaves or self.differentiable) and all(
+            type(x) not in _PLACES or (type(x) is Out and x.grad is None)
+            for x in leaves(self.template)
         )
+
+    def counters(self, tensors: list[Tensor]) -> list[tuple[Any, int]]:
+        """The version counters that a run raises, and how often."""
+        given = [(tensors[i]._cell, times) for i, times in self.argument_cells]
+        grads = [(_owner(o, tensors).__dict__["grad"]._cell, n) for o, n in self.grad_cells]
+        return [*self.cells, *given, *grads]
 
     def values(self, tensors: list[Tensor]) -> list[Any]:
         """What the inputs are now."""
@@ -312,15 +317,17 @@ class Compiled:
         self.eager: dict[Any, str] = {}  # kinds of signatures that run eagerly, and why
         self.last: Program | None = None
         self.launch: Any = None  # the quick way into the program that ran last
+        self.launches: list[Any] = []  # and those into the last few programs
 
     # --- calling ----------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         launch = self.launch
         if launch is not None and not kwargs and len(args) == launch.arity and not _switched[0]:
-            try:
-                result = launch(*args)
-            except TraceError:  # a kernel refused: nothing was written
+            result = launch(*args)
+            if result is MISS:
+                result = self._launch_other(args)
+            if result is REFUSED:  # eagerly the step raises its own error, if it is one
                 return self.fn(*args)
             if result is not MISS:
                 return result
@@ -355,6 +362,16 @@ class Compiled:
                 return program
         return None
 
+    def _launch_other(self, args: Any) -> Any:
+        """What the quick way into another of the last programs answers, if one fits."""
+        for launch in self.launches:
+            if launch is not self.launch and launch.arity == len(args):
+                result = launch(*args)
+                if result is not MISS:
+                    self.launch, self.last = launch, launch.program
+                    return result
+        return MISS
+
     def _prepare_launch(self, program: Program, args: Any, kwargs: Any) -> None:
         """The next call of this kind goes the quick way."""
         self.launch = None
@@ -362,7 +379,7 @@ class Compiled:
             isinstance(a, Tensor) for a in args
         ):
             return  # one tensor twice: a program for that case only
-        if self.check or kwargs or not hasattr(program.runner, "bind") or not program.simple:
+        if self.check or kwargs or not hasattr(program.runner, "bind"):
             return
         if program.launch is None:
             program.launch = False
@@ -386,10 +403,12 @@ class Compiled:
                     what.append(("value", a))
                 else:
                     return
-            program.launch = launcher(program, program.template, what, Out) or False
+            program.launch = launcher(program, what, Out, results) or False
         if program.launch is not False:
-            program.runner.bind()
+            program.launch.bind()
             self.launch = program.launch
+            others = [made for made in self.launches if made is not program.launch]
+            self.launches = [program.launch, *others[: MOST_LAUNCHES - 1]]
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """Compiled methods: one compiled function for each object."""
@@ -514,8 +533,7 @@ class Compiled:
         grads = [t.__dict__.get("grad") for t in owners]
         modes = [(m, m.training) for m, _ in program.modes]
         flags = [(_owner(o, tensors), _owner(o, tensors)._leaf) for o, _ in program.leaves]
-        counters = [(c, c[0]) for c, _ in program.cells]
-        counters += [(tensors[i]._cell, tensors[i]._cell[0]) for i, _ in program.argument_cells]
+        counters = [(c, c[0]) for c, _ in program.counters(tensors)]
         states = [g.get_state() for g in program.generators]
 
         def state(result: Any) -> list[Any]:
@@ -747,13 +765,16 @@ def _finish(trace: Trace, result: Any, tensors: list[Tensor], names: Names) -> P
                 trace.fail(
                     f"the setting {name!r} of an optimizer is changed in a compiled function"
                 )
+    read = {id(s.owner) for s in trace.sources if s.kind == "grad"}
     for cell, seen, t in trace.cells.values():
         if cell[0] != seen:
-            at = places.number(t)
+            at, grad_of, times = places.number(t), trace.grad_owner.get(id(t)), cell[0] - seen
             if type(at) is int:
-                program.argument_cells.append((at, cell[0] - seen))
+                program.argument_cells.append((at, times))
+            elif grad_of is not None and id(grad_of) in read:
+                program.grad_cells.append((places.number(grad_of), times))
             else:
-                program.cells.append((cell, cell[0] - seen))
+                program.cells.append((cell, times))
     graph.outputs = places.outputs
     program.generators = list(trace.generators.values())
     if places.differentiable and trace.failure is None:
@@ -1057,8 +1078,14 @@ def _guard(trace: Trace, program: Program, places: _Places) -> None:
         own |= {id(t) for t in (*module._parameters.values(), *module._buffers.values())}
     for optimizer, _ in trace.optimizers.values():
         own |= {id(p) for g in optimizer.param_groups for p in g["params"]}
-    for i, t in enumerate(tensors):
-        if id(t) in own or memory(t.__dict__["array"]) in guards.memories:
+    given = {id(t) for t in tensors}
+    stands_for = {id(tracer) for k, tracer in trace.tracers.items() if k not in given}
+    for i, t in enumerate(tensors):  # those by which the program reads a tensor of its own
+        if (
+            id(t) in own
+            or memory(t.__dict__["array"]) in guards.memories
+            or id(trace.tracers.get(id(t))) in stands_for
+        ):
             guards.same[i] = t
 
 
@@ -1179,13 +1206,13 @@ def execute(program: Program, tensors: list[Tensor]) -> Any:
         place = {s.var: a for s, a in zip(program.sources, values, strict=True)}
         for (target, _), value in zip(program.graph.writes, writes, strict=True):
             np.copyto(place[target], value)
-    for cell, times in program.cells:
+    for cell, times in program.counters(tensors):
         cell[0] += times
     for owner, index in program.grads:
         grad = None if index is None else wrap(outputs[index])
         _owner(owner, tensors).__dict__["grad"] = grad
     program.runs += 1
-    return results(program, outputs, values, tensors)
+    return results(program, outputs, tensors)
 
 
 def _own(program: Program, outputs: list[Any], values: list[Any]) -> None:
@@ -1210,10 +1237,8 @@ def _own(program: Program, outputs: list[Any], values: list[Any]) -> None:
             outputs[i] = np.asarray(outputs[i])
 
 
-def results(program: Program, outputs: list[Any], values: list[Any], tensors: list[Tensor]) -> Any:
+def results(program: Program, outputs: list[Any], tensors: list[Tensor]) -> Any:
     """The function's result, from the outputs of its program; and what else it leaves behind."""
-    for i, times in program.argument_cells:
-        tensors[i]._cell[0] += times
     made: dict[int, Tensor] = {}
     if program.backward is not None:
         _connect(program, program.backward, outputs, tensors, made)

@@ -24,6 +24,7 @@ from kilograd.compile.guards import module_state, optimizer_state, plain_setting
 from kilograd.compile.tracer import Number, Recording, Tracer, concrete
 from kilograd.kernels.kernel import TRACE
 from kilograd.tensor import Tensor
+from kilograd.value import NoGrad
 
 _SHAPED_BY_VALUES = ("getitem", "masked_select", "nonzero")  # ops: a mask as an index
 
@@ -368,4 +369,4 @@ class tracing:
             _tracing -= 1
             if _tracing == 0:
                 del Tensor.array
-                Tensor.grad = None
+                Tensor.grad = NoGrad()  # type: ignore[assignment]

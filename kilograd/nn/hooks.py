@@ -134,11 +134,24 @@ def _same_length(got: tuple[Any, ...], want: tuple[Any, ...], who: str) -> tuple
     return got
 
 
-def _register_global(kind: str, hook: Any, **how: Any) -> RemovableHandle:
+class _GlobalHandle(RemovableHandle):
+    """The handle of a hook on all modules; calls are quick again when the last one is gone."""
+
+    def remove(self) -> None:
+        super().remove()
+        _look_at_global_hooks()
+
+
+def _look_at_global_hooks() -> None:
     from kilograd.nn.module import Module
 
-    Module._hooked = True
-    return RemovableHandle(GLOBAL[kind], Hook(hook, **how))
+    Module._hooked = any(GLOBAL.values())
+
+
+def _register_global(kind: str, hook: Any, **how: Any) -> RemovableHandle:
+    handle = _GlobalHandle(GLOBAL[kind], Hook(hook, **how))
+    _look_at_global_hooks()
+    return handle
 
 
 def register_module_forward_pre_hook(hook: Callable[..., Any]) -> RemovableHandle:
