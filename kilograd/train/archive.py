@@ -20,8 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from kilograd.dtypes import FROM_NUMPY
-from kilograd.tensor import Tensor, wrap
-from kilograd.train.nest import Arrays, pack, unpack
+from kilograd.train.nest import Arrays, as_tensor, pack, unpack
 from kilograd.train.replacing import as_os_error, replacing
 
 TREE, CHECKSUM, TEXT = "kilograd.tree", "kilograd.checksum", "kilograd.json"
@@ -122,10 +121,21 @@ def _data_checksum(arrays: Mapping[str, Any]) -> int:
 
 
 class Stored:
-    """A tensor that still lies in its file: shape and dtype are known, the values are read when asked."""
+    """A tensor that still lies in its file: shape and dtype are known, the values are read when asked.
 
-    def __init__(self, archive: Archive, name: str, shape: tuple[int, ...], dtype: Any) -> None:
-        self.archive, self.name, self.shape, self.dtype = archive, name, shape, np.dtype(dtype)
+    ``kind`` is "tensor", or "torch.bfloat16" and the like: its dtype is what it was saved as.
+    """
+
+    def __init__(
+        self, archive: Archive, name: str, shape: tuple[int, ...], dtype: Any, kind: str = "tensor"
+    ) -> None:
+        self.archive, self.name, self.shape, self.dtype = archive, name, shape, dtype
+        self.kind = kind
+
+    def of(self, kind: str) -> Stored:
+        """The same values as another kind of tensor."""
+        dtype = self.dtype if kind == "tensor" else kind.removeprefix("torch.")
+        return Stored(self.archive, self.name, self.shape, dtype, kind)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         try:
@@ -137,13 +147,14 @@ class Stored:
 
 def realised(nest: Any) -> Any:
     """The nest with tensors for all that was still in the file."""
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[tuple[str, str], Any] = {}
 
     def walk(x: Any) -> Any:
         if isinstance(x, Stored):
-            if x.name in tensors:
-                return tensors[x.name].detach()
-            return tensors.setdefault(x.name, wrap(np.asarray(x)))
+            place = (x.kind, x.name)
+            if place in tensors:  # tied: another tensor on the same memory
+                return tensors[place].detach()
+            return tensors.setdefault(place, as_tensor(x.kind, np.asarray(x)))
         if isinstance(x, (list, tuple)):
             return type(x)([walk(v) for v in x])
         return type(x)({k: walk(v) for k, v in x.items()}) if isinstance(x, dict) else x
@@ -178,23 +189,20 @@ class Archive:
         In a file of another program's: a dictionary of its tensors.
         """
         arrays: Arrays = {}
-        tensors: dict[str, Tensor] = {}
 
         def leaf(kind: str, name: str) -> Any:
-            if kind == "tensor" and stored:
-                return self.tensors[name]
-            if kind == "tensor" and name in tensors:  # tied: another tensor on the same memory
-                return tensors[name].detach()
+            if kind not in ("array", "scalar"):
+                return self.tensors[name].of(kind)
             if name not in arrays:
                 arrays[name] = np.asarray(self.tensors[name])
-            if kind == "tensor":
-                return tensors.setdefault(name, wrap(arrays[name]))
             return arrays[name][()] if kind == "scalar" else arrays[name]
 
         try:
             if TREE in self.text:
-                return unpack(json.loads(self.text[TREE]), leaf)
-            return {name: leaf("tensor", name) for name in self.tensors}
+                found = unpack(json.loads(self.text[TREE]), leaf)
+            else:
+                found = dict(self.tensors)
+            return found if stored else realised(found)
         except Exception as e:
             raise _damaged(self.path, e) from e
 
@@ -209,7 +217,9 @@ class _Safetensors(Archive):
             dtype = str(kept.get_dtype())
             if dtype not in _NUMPY:
                 raise ValueError(f"{name!r} has dtype {dtype}, which NumPy does not have")
-            self.tensors[name] = Stored(self, name, tuple(kept.get_shape()), _NUMPY[dtype])
+            self.tensors[name] = Stored(
+                self, name, tuple(kept.get_shape()), np.dtype(_NUMPY[dtype])
+            )
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         if str(self.inside.get_slice(name).get_dtype()) != "BF16":
@@ -272,11 +282,19 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Archive]:
                 inside = stack.enter_context(package.safe_open(path, framework="np"))
                 archive = _Safetensors(path, file, inside)
             said = archive.text.get(CHECKSUM)
+            if _ours(archive.text) and not (said and TREE in archive.text):
+                raise ValueError("a part of its metadata is missing")
             if said and f"{_text_checksum(archive.text):08x}" != said.split()[0]:
                 raise ValueError("the checksum of its metadata is wrong")
         except Exception as e:  # whatever a damaged file makes the readers say
             raise _damaged(path, e) from e
         yield archive
+
+
+def _ours(text: Mapping[str, str]) -> bool:
+    """Whether anything says that kilograd wrote it; of what is damaged, some may be left to say so."""
+    form = text.get("format", "")
+    return form == "kilograd" or form.startswith("kilograd-") or any("kilograd." in k for k in text)
 
 
 def read_npy(file: Any, size: int) -> np.ndarray[Any, Any]:

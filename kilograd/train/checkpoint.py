@@ -10,24 +10,24 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from kilograd.nn.module import Module
 from kilograd.optim import Optimizer
 from kilograd.tensor import Tensor
 from kilograd.train import archive
 from kilograd.train.archive import DamagedError, realised
 from kilograd.train.files import has_hooks, load_stored, misfits, or_as_it_was
-from kilograd.train.randomness import (
+from kilograd.train.replacing import atomic_write
+from kilograd.utils.randomness import (
     generator_state,
     is_generator,
     rng_state,
     set_generator_state,
     set_rng_state,
 )
-from kilograd.train.replacing import atomic_write
 
 __all__ = ["Checkpoint", "CheckpointError", "atomic_write", "load_checkpoint", "save_checkpoint"]
 
@@ -40,7 +40,7 @@ class CheckpointError(DamagedError):
 
 
 def save_checkpoint(path: Path_, state: Any) -> None:
-    """Write a nest of dicts, lists, tuples, tensors, arrays, numbers, strings and None.
+    """Write a nest of dicts, lists, tuples, tensors (PyTorch's too), arrays, numbers, strings, None.
 
     Raises:
         TypeError: something else is in the nest (nothing is written).
@@ -83,11 +83,11 @@ class Checkpoint:
     """The parts of a training run that change as it goes: saved together, loaded together.
 
     A part is a module, an optimizer, a schedule, a :class:`Batches`, a generator of random numbers
-    (kilograd's, NumPy's, Python's), or anything with ``state_dict`` and ``load_state_dict``. The
-    states of kilograd's default generator and of Python's and NumPy's global ones are always saved
-    too. Training that goes on from a checkpoint gives the same numbers as training that never
-    stopped, provided it is saved between a step of the optimizer and the next backward pass:
-    gradients are not saved. They are the same bit for bit under
+    (kilograd's, NumPy's, Python's), or anything with ``state_dict`` and ``load_state_dict``, also
+    PyTorch's. The states of kilograd's default generator and of Python's and NumPy's global ones are
+    always saved too, and that of PyTorch's if it is imported. Training that goes on from a checkpoint
+    gives the same numbers as training that never stopped, provided it is saved between a step of the
+    optimizer and the next backward pass: gradients are not saved. They are the same bit for bit under
     ``kg.use_deterministic_algorithms(True)``, and in a compiled step if it has run three times
     before the checkpoint is loaded; else an op may round differently where it first runs natively.
 
@@ -128,8 +128,7 @@ class Checkpoint:
     def state(self, values: dict[str, Any], about: dict[str, Any] | None = None) -> dict[str, Any]:
         """All of it as the nest that :meth:`save` writes."""
         parts = {
-            name: {"type": type(part).__name__, "state": _state(part)}
-            for name, part in self.parts.items()
+            name: {"type": _kind(part), "state": _state(part)} for name, part in self.parts.items()
         }
         return {"values": values, "about": about or {}, "rng": rng_state(), "parts": parts}
 
@@ -141,7 +140,7 @@ class Checkpoint:
         Args:
             path: a file of :meth:`save`.
             strict: the file and this object must have the same parts; else those that both have.
-            rng: whether the three global generators are set.
+            rng: whether the global generators are set.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -170,14 +169,14 @@ class Checkpoint:
         common = {k: saved[k]["state"] for k in self.parts if k in saved}
         for name in common:
             part, said = self.parts[name], saved[name]["type"]
-            if isinstance(part, Module):
+            if _is_module(part):
                 if not has_hooks(part):
                     missing, unexpected, wrong = misfits(part, common[name])
                     lines += [f"{name}.{k}: {text}" for k, text, _ in wrong]
                     lines += [f"{name}.{k}: is not in the file" for k in missing]
                     lines += [f"{name}.{k}: is not in the model" for k in unexpected]
-            elif said != type(part).__name__:
-                lines.append(f"{name}: {said} in the file, {type(part).__name__} here")
+            elif said != _kind(part):
+                lines.append(f"{name}: {said} in the file, {_kind(part)} here")
         if lines:
             raise ValueError(
                 f"{path} does not fit; nothing was changed:\n    " + "\n    ".join(lines)
@@ -189,11 +188,13 @@ class Checkpoint:
 
         def rank(name: str) -> int:
             part = self.parts[name]
-            return 2 if isinstance(part, Module) else 0 if isinstance(part, Optimizer) else 1
+            if _is_module(part):
+                return 2 if has_hooks(part) else 3  # which fits, as was seen, and cannot fail
+            return 0 if hasattr(part, "param_groups") else 1
 
         for name in sorted(states, key=rank):
             part, state = self.parts[name], states[name]
-            if isinstance(part, Module):
+            if _is_module(part):
                 if has_hooks(part):
                     undo.push(or_as_it_was(part))
                 load_stored(part, state, True, f"{name} in {path}")
@@ -206,6 +207,21 @@ class Checkpoint:
                 raise ValueError(f"{name} in {path} does not fit: {type(e).__name__}: {e}") from e
 
 
+def _is_module(part: Any) -> bool:
+    return hasattr(part, "named_parameters") and hasattr(part, "modules")
+
+
+def _is_optimizer(part: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return isinstance(part, (Optimizer, torch.optim.Optimizer) if torch else Optimizer)
+
+
+def _kind(part: Any) -> str:
+    """The name of its class, with "torch." before it where that is PyTorch's."""
+    kind = type(part)
+    return f"torch.{kind.__name__}" if kind.__module__.startswith("torch.") else kind.__name__
+
+
 def _state(part: Any) -> Any:
     return generator_state(part) if is_generator(part) else part.state_dict()
 
@@ -214,12 +230,11 @@ def _set_state(part: Any, state: Any) -> None:
     if is_generator(part):
         set_generator_state(part, state)
         return
-    if isinstance(part, Optimizer):
-        if not _loaded_in_place(part, state):
-            part.load_state_dict(state)
-            _in_saved_dtypes(part, state)
-    else:
-        part.load_state_dict(state)
+    if isinstance(part, Optimizer) and _loaded_in_place(part, state):
+        return
+    part.load_state_dict(state)
+    if _is_optimizer(part):
+        _in_saved_dtypes(part, state)
 
 
 def _put_back(part: Any, before: Any) -> None:
@@ -227,7 +242,7 @@ def _put_back(part: Any, before: Any) -> None:
         _set_state(part, before)
 
 
-def _pairs(optimizer: Optimizer, state: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
+def _pairs(optimizer: Any, state: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
     """For each parameter, the state that the optimizer has and the one that was saved."""
     params = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
     return [(optimizer.state.get(p, {}), state["state"].get(i, {})) for i, p in enumerate(params)]
@@ -275,9 +290,9 @@ def _copy_into(mine: Tensor, value: Tensor) -> None:
     mine._cell[0] += 1
 
 
-def _in_saved_dtypes(optimizer: Optimizer, state: dict[str, Any]) -> None:
+def _in_saved_dtypes(optimizer: Any, state: dict[str, Any]) -> None:
     """Undo load_state_dict's conversions to the parameters' dtypes, which would not be exact."""
     for mine, saved in _pairs(optimizer, state):
         for key, value in saved.items():
-            if isinstance(value, Tensor) and value.dtype != mine[key].dtype:
-                mine[key] = value.detach().clone()
+            if hasattr(value, "detach") and value.dtype != mine[key].dtype:
+                mine[key] = value.detach().clone().to(mine[key].device)

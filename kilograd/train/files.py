@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from kilograd.nn.module import Module
-from kilograd.nn.parameter import is_lazy
-from kilograd.nn.state import IncompatibleKeys, State
+from kilograd.nn.state import IncompatibleKeys
 from kilograd.tensor import Tensor, wrap
 from kilograd.train import archive
 from kilograd.train.archive import DamagedError, Stored, realised
+from kilograd.train.nest import waits
 from kilograd.train.replacing import atomic_write
 
 Path_ = str | os.PathLike[str]
@@ -29,9 +29,10 @@ def save(obj: Any, path: Path_, *, metadata: Mapping[str, str] | None = None) ->
     """Write tensors to a file, in the form that its ending names.
 
     ``.safetensors`` (also without an ending) and ``.npz``: a ``state_dict``, or any nest of dicts,
-    lists, tuples, tensors, arrays, numbers, strings and None. Each tensor's name in the file is the
-    dotted path to it. Tensors on the same memory (tied weights) are written once; views that only
-    overlap are written in full. ``.npy``: one tensor. complex128 goes into NumPy's files only.
+    lists, tuples, tensors (PyTorch's too), arrays, numbers, strings and None. Each tensor's name in
+    the file is the dotted path to it. Tensors on the same memory (tied weights) are written once;
+    views that only overlap are written in full. ``.npy``: one tensor. complex128 goes into NumPy's
+    files only.
 
     The file is written beside its destination, flushed to disk and renamed, so that at every moment
     ``path`` is the old file or the new one.
@@ -65,6 +66,8 @@ def save(obj: Any, path: Path_, *, metadata: Mapping[str, str] | None = None) ->
     if metadata:
         raise ValueError("an .npy file holds no metadata: save as .npz or .safetensors")
     a = obj.array if isinstance(obj, Tensor) else obj
+    if hasattr(a, "detach"):  # PyTorch's
+        a = a.detach().cpu().numpy()
     if not isinstance(a, (np.ndarray, np.generic, bool, int, float, complex)):
         raise TypeError(f"an .npy file holds one tensor, not {type(obj).__name__}: save as .npz")
     if np.asarray(a).dtype.kind not in "biufc":
@@ -76,6 +79,9 @@ def save(obj: Any, path: Path_, *, metadata: Mapping[str, str] | None = None) ->
 
 def load(path: Path_) -> Any:
     """Read what :func:`save` wrote, or another program's ``.safetensors``, ``.npz`` or ``.npy``.
+
+    PyTorch's tensors come back as such (without PyTorch, as kilograd's). Those of dtypes that NumPy
+    does not have lie in the file as float32, exactly.
 
     A file of another program's gives a dictionary of its tensors (``.npy``: one tensor), bfloat16
     widened to float32, which loses nothing. Nothing in a file is executed.
@@ -177,10 +183,17 @@ def load_weights(model: Module, path: Path_, strict: bool = True) -> Incompatibl
         return load_stored(model, state, strict, f"{path}")
 
 
-def load_stored(model: Module, state: dict[str, Any], strict: bool, where: str) -> IncompatibleKeys:
-    """Load a state_dict whose tensors may still lie in a file; nothing changes unless all of it fits."""
-    state = {k: v if _is_entry(k, v) else realised(v) for k, v in state.items()}
-    state = _with_twins(model, state)
+def load_stored(model: Any, state: dict[str, Any], strict: bool, where: str) -> IncompatibleKeys:
+    """Load a state_dict whose tensors may still lie in a file; nothing changes unless all of it fits.
+
+    The module may be PyTorch's, too.
+    """
+    if isinstance(model, Module):
+        state = {k: v if _is_entry(k, v) else realised(v) for k, v in state.items()}
+        state = _with_twins(model, state)
+    else:  # PyTorch's, which takes its own tensors only
+        state = {k: v.of(f"torch.{v.dtype}") if _is_entry(k, v) else v for k, v in state.items()}
+        state = realised(state)
     if has_hooks(model):  # that may rename entries: only loading tells what fits
         with or_as_it_was(model):
             return model.load_state_dict(state, strict)
@@ -202,26 +215,29 @@ def _is_entry(name: str, value: Any) -> bool:
 
 
 def misfits(
-    model: Module, state: dict[str, Any]
+    model: Any, state: dict[str, Any]
 ) -> tuple[list[str], list[str], list[tuple[str, str, str]]]:
     """Names the state lacks, names the model lacks, and (name, what is wrong, "shape" or "dtype")."""
     mine = model.state_dict()
     wrong = []
     for name, t in mine.items():
-        if name not in state or not isinstance(t, Tensor) or is_lazy(t):
+        if name not in state or not _is_tensor(t) or name.endswith("_extra_state"):
             continue
         there = state[name]
-        if not isinstance(there, (Stored, Tensor, np.ndarray)):
+        if not _is_tensor(there):
             wrong.append((name, f"{type(there).__name__} in the file, not a tensor", "shape"))
             continue
-        array = there.array if isinstance(there, Tensor) else there
-        if array.shape != t.array.shape and (array.shape, t.array.shape) != ((1,), ()):
-            shapes = f"shape {tuple(array.shape)} in the file, {t.array.shape} in the model"
-            wrong.append((name, shapes, "shape"))
-        if array.dtype != t.array.dtype:
-            dtypes = f"dtype {array.dtype} in the file, {t.array.dtype} in the model"
-            wrong.append((name, dtypes, "dtype"))
+        shapes = tuple(there.shape), tuple(t.shape)
+        if shapes[0] != shapes[1] and shapes != ((1,), ()):
+            wrong.append((name, "shape {} in the file, {} in the model".format(*shapes), "shape"))
+        dtypes = [str(x.dtype).rpartition(".")[2] for x in (there, t)]  # "torch.float32", "float32"
+        if dtypes[0] != dtypes[1]:
+            wrong.append((name, "dtype {} in the file, {} in the model".format(*dtypes), "dtype"))
     return [k for k in mine if k not in state], [k for k in state if k not in mine], wrong
+
+
+def _is_tensor(x: Any) -> bool:
+    return not waits(x) and hasattr(x, "shape") and hasattr(x, "dtype")
 
 
 def _with_twins(model: Module, state: dict[str, Any]) -> dict[str, Any]:
@@ -231,7 +247,7 @@ def _with_twins(model: Module, state: dict[str, Any]) -> dict[str, Any]:
     mine = {
         k: (t.array.__array_interface__["data"][0], t.array.shape, t.array.strides)
         for k, t in model.state_dict().items()
-        if isinstance(t, Tensor) and not is_lazy(t) and t.array.size
+        if isinstance(t, Tensor) and not waits(t) and t.array.size
     }
     for name, place in mine.items():
         if name in state:
@@ -242,12 +258,11 @@ def _with_twins(model: Module, state: dict[str, Any]) -> dict[str, Any]:
     return full
 
 
-def has_hooks(model: Module) -> bool:
+def has_hooks(model: Any) -> bool:
     """Whether the model has a say of its own in what an entry's name means."""
-    ours = State.__module__.partition(".")[0] + "."
     return any(
         m._load_state_dict_pre_hooks
-        or not type(m)._load_from_state_dict.__module__.startswith(ours)
+        or not type(m)._load_from_state_dict.__module__.startswith(("kilograd.", "torch."))
         for m in model.modules()
     )
 
@@ -255,9 +270,9 @@ def has_hooks(model: Module) -> bool:
 class or_as_it_was:
     """A block after which, if it raises, a model's values are those from before."""
 
-    def __init__(self, model: Module) -> None:
+    def __init__(self, model: Any) -> None:
         tensors = (*model.parameters(), *model.buffers())
-        self.before = [(t, t.array.copy()) for t in tensors if not is_lazy(t)]
+        self.before = [(t, t.detach().clone()) for t in tensors if not waits(t)]
 
     def __enter__(self) -> None:
         pass
@@ -265,5 +280,4 @@ class or_as_it_was:
     def __exit__(self, kind: Any, *_: Any) -> None:
         if kind is not None:
             for t, before in self.before:
-                t.array[...] = before
-                t._cell[0] += 1
+                t.detach().copy_(before)

@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kilograd.train.archive import realised
 from kilograd.train.checkpoint import Checkpoint, CheckpointError, opened, save_checkpoint
 from kilograd.train.replacing import atomic_write, clear_leftovers
@@ -238,7 +236,6 @@ def _entry(name: str, number: int, state: dict[str, Any]) -> Entry:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it: one-element tensors as numbers, NaN and infinities as text."""
-    array = getattr(value, "array", value)
-    if isinstance(array, (np.ndarray, np.generic)) and array.size == 1:
-        value = array.item()
+    size = value.numel() if hasattr(value, "numel") else getattr(value, "size", 0)
+    value = value.item() if size == 1 else value
     return repr(value) if isinstance(value, float) and not math.isfinite(value) else value

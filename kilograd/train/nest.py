@@ -2,11 +2,13 @@
 
 The text says how things nest and where each array belongs. Arrays get the dotted path to them as
 their name, so that another program that reads the file knows what is what. The same memory under
-two names (tied weights) is one array, and one memory again when it is read.
+two names (tied weights) is one array, and one memory again when it is read. PyTorch's tensors are
+such arrays too; of what kind a tensor was, the text says.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from kilograd.dtypes import FROM_NUMPY
-from kilograd.nn.module import Module
-from kilograd.nn.parameter import is_lazy
-from kilograd.tensor import Tensor
+from kilograd.dtypes import dtype as our_dtype
+from kilograd.tensor import Tensor, wrap
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-Leaf = Callable[[str, str], Any]  # ("tensor", "array" or "scalar"; name) → value
+Leaf = Callable[[str, str], Any]  # ("tensor", "array", "scalar" or "torch.<dtype>"; name) → value
 _RESERVED = ("", "__metadata__")
+_NAMES = {d.name for d in FROM_NUMPY.values()}
 
 
 def pack(obj: Any) -> tuple[Any, Arrays]:
@@ -38,10 +40,10 @@ def pack(obj: Any) -> tuple[Any, Arrays]:
     arrays: Arrays = {}
     known: dict[Any, str] = {}
 
-    def array(a: np.ndarray[Any, Any], path: tuple[str, ...]) -> str:
+    def array(a: np.ndarray[Any, Any], path: tuple[str, ...], place: Any = None) -> str:
         if a.dtype.newbyteorder("=") not in FROM_NUMPY:
             raise TypeError(f"{_said(path)} has dtype {a.dtype}, which cannot be saved")
-        place = (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
+        place = place or (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
         if a.size and place in known:
             return known[place]
         name = ".".join(path).replace("\0", "_")
@@ -62,22 +64,49 @@ def pack(obj: Any) -> tuple[Any, Arrays]:
             return {"float": x.hex()}
         if isinstance(x, complex):
             return {"complex": [x.real.hex(), x.imag.hex()]}
+        if waits(x):
+            raise ValueError(
+                f"{_said(path)} has no shape yet: show the lazy module one batch, then save it"
+            )
         if isinstance(x, Tensor):
-            if is_lazy(x):
-                raise ValueError(
-                    f"{_said(path)} has no shape yet: show the lazy module one batch, then save it"
-                )
             return {"tensor": array(x.array, path)}
         if isinstance(x, np.ndarray):
             return {"array": array(np.asarray(x), path)}
+        if isinstance(x, our_dtype):
+            return {"dtype": x.name}
+        if (torch := sys.modules.get("torch")) and (found := torchs(torch, x, path)):
+            return found
         if isinstance(x, (list, tuple)):
             kind = "list" if isinstance(x, list) else "tuple"
             return {kind: [walk(v, (*path, str(i))) for i, v in enumerate(x)]}
         if isinstance(x, dict):
             kind = "counter" if isinstance(x, Counter) else "dict"
             return {kind: [[walk(k, path), walk(v, (*path, str(k)))] for k, v in x.items()]}
-        hint = ": save its state_dict()" if isinstance(x, Module) else ""
+        hint = ": save its state_dict()" if hasattr(x, "state_dict") else ""
         raise TypeError(f"{_said(path)} is {type(x).__name__}, which cannot be saved{hint}")
+
+    def torchs(torch: Any, x: Any, path: tuple[str, ...]) -> Any:
+        """The entry of something of PyTorch's; None if it is not."""
+        if isinstance(x, torch.Size):
+            return {"torch.Size": list(x)}
+        if isinstance(x, (torch.dtype, torch.device)):
+            return {f"torch.{type(x).__name__}": str(x).removeprefix("torch.")}
+        if not isinstance(x, torch.Tensor):
+            return None
+        x, dtype = x.detach(), str(x.dtype).removeprefix("torch.")
+        if x.layout is torch.sparse_coo:
+            indices = walk(x._indices(), (*path, "indices"))
+            values = walk(x._values(), (*path, "values"))
+            return {"torch.sparse": [indices, values, list(x.shape), x.is_coalesced()]}
+        try:
+            a = _widened(torch, x).resolve_conj().resolve_neg().cpu().numpy()
+        except (RuntimeError, TypeError) as e:
+            raise TypeError(
+                f"{_said(path)} is a PyTorch tensor ({dtype}, {x.layout}, on {x.device}) that cannot "
+                f"be saved: {e}"
+            ) from e
+        place = (str(x.device), x.data_ptr(), x.shape, x.stride(), x.is_conj(), x.is_neg(), dtype)
+        return {f"torch.{dtype}": array(a, path, place)}
 
     return walk(obj, ()), arrays
 
@@ -89,6 +118,10 @@ def unpack(tree: Any, leaf: Leaf) -> Any:
     ((kind, value),) = tree.items()
     if kind in ("tensor", "array", "scalar"):
         return leaf(kind, value)
+    if kind.startswith("torch."):
+        return _unpack_torchs(kind, value, leaf)
+    if kind == "dtype":
+        return FROM_NUMPY[np.dtype(value)]
     if kind == "float":
         return float.fromhex(value)
     if kind == "complex":
@@ -101,6 +134,57 @@ def unpack(tree: Any, leaf: Leaf) -> Any:
         pairs = {unpack(k, leaf): unpack(v, leaf) for k, v in value}
         return Counter(pairs) if kind == "counter" else pairs
     raise ValueError(f"unknown entry {kind!r}")
+
+
+def _widened(torch: Any, x: Any) -> Any:
+    """A PyTorch tensor of a dtype that NumPy has: bfloat16 and smaller floats as float32, exactly."""
+    if str(x.dtype).removeprefix("torch.") in _NAMES:
+        return x
+    if not (x.is_floating_point() or x.is_complex()):
+        raise TypeError(f"NumPy has no {x.dtype}")
+    return x.to(torch.float32 if x.is_floating_point() else torch.complex64)
+
+
+def _unpack_torchs(kind: str, value: Any, leaf: Leaf) -> Any:
+    name = kind.removeprefix("torch.")
+    if name == "sparse":
+        entries, shape, coalesced = value[:2], value[2], value[3]
+        parts = [as_tensor(k, np.asarray(leaf(k, v))) for e in entries for k, v in e.items()]
+        if torch := _torch():
+            return torch.sparse_coo_tensor(
+                *parts, shape, is_coalesced=coalesced, check_invariants=True
+            )
+        dense = np.zeros(shape, parts[1].array.dtype)
+        np.add.at(dense, tuple(parts[0].array), parts[1].array)
+        return wrap(dense)
+    if name == "Size":
+        return torch.Size(value) if (torch := _torch()) else tuple(value)
+    if name == "dtype":
+        return getattr(torch, value) if (torch := _torch()) else value
+    if name == "device":
+        return torch.device(value) if (torch := _torch()) else value
+    return leaf(kind, value)
+
+
+def as_tensor(kind: str, array: np.ndarray[Any, Any]) -> Any:
+    """The tensor that an array stands for, on its memory: PyTorch's where it is installed, or ours."""
+    if kind == "tensor" or (torch := _torch()) is None:
+        return wrap(array)
+    return torch.from_numpy(array).to(getattr(torch, kind.removeprefix("torch.")))
+
+
+def waits(x: Any) -> bool:
+    """Whether it is a parameter or buffer, ours or PyTorch's, that waits for its shape."""
+    return type(x).__name__ in ("UninitializedParameter", "UninitializedBuffer")
+
+
+def _torch() -> Any:
+    """PyTorch, which something in a file asks for, if it is installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
 
 
 def _said(path: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ import pytest
 import kilograd as kg
 from kilograd import nn
 from kilograd.optim import lr_scheduler as lrs
-from kilograd.train import Batches, Checkpoint
+from kilograd.train import Batches, Checkpoint, rng_state, set_rng_state
 from kilograd.utils.data import (
     DataLoader,
     Dataset,
@@ -24,6 +24,7 @@ from kilograd.utils.data import (
     TensorDataset,
     WeightedRandomSampler,
 )
+from kilograd.utils.randomness import all_states
 
 OPTIMIZERS = {
     "Adadelta": {}, "Adafactor": {}, "Adagrad": {}, "Adam": {"amsgrad": True}, "AdamW": {},
@@ -276,6 +277,33 @@ class Shuffled:
         return 6
 
 
+class Shared(Noisy):
+    """Augmentation with the generator that draws the order."""
+
+    def __init__(self, generator):
+        super().__init__()
+        self.generator = generator
+
+    def __getitem__(self, i):
+        return kg.rand(2, generator=self.generator) + i
+
+
+class Skipping(DataLoader):
+    """A loader whose iteration is not the one that its base class counts."""
+
+    def __iter__(self):
+        order = list(self.batch_sampler)
+        return (self.dataset[i] for batch in order for i in batch if i % 3)
+
+    def __len__(self):
+        return 7
+
+
+def shared():
+    generator = own()
+    return DataLoader(Shared(generator), 2, shuffle=True, generator=generator)
+
+
 def own(seed=3):
     return kg.Generator().manual_seed(seed)
 
@@ -295,6 +323,9 @@ LOADERS = {
     "in order": lambda: DataLoader(Noisy(), 3, drop_last=True),
     "stream": lambda: DataLoader(Stream(), 2),
     "not ours": Shuffled,
+    "Python's generator": lambda: DataLoader(Noisy(), 2, sampler=Shuffled()),
+    "one generator for all": shared,
+    "an iteration of its own": lambda: Skipping(Noisy(), 2, shuffle=True),
 }  # fmt: skip
 
 
@@ -367,6 +398,32 @@ def test_a_loop_left_early_begins_anew():
     assert len(list(batches)) == 3 and batches.epoch == 1
 
 
+def test_a_place_in_a_file_of_an_earlier_version():
+    seeded()
+    whole = drawn(Batches(LOADERS["shuffle, own generator"]()), 2, [])
+    seeded()
+    first = Batches(LOADERS["shuffle, own generator"]())
+    began = all_states(first.loader)
+    seen = drawn(first, 2, [], 2)
+    state = {"epoch": 0, "position": 2, "began": began, "now": all_states(first.loader)}
+    kg.manual_seed(9)
+    second = Batches(LOADERS["shuffle, own generator"]())
+    second.load_state_dict(state)
+    set_rng_state(state["now"]["global"])
+    assert drawn(second, 2, seen) == whole
+
+
+def test_the_generators_of_a_place_that_is_not_there_are_left_alone():
+    first = Batches(DataLoader(TensorDataset(kg.arange(6)), 1, shuffle=True))
+    drawn(first, 1, [], 5)
+    second = Batches(DataLoader(TensorDataset(kg.arange(4)), 1, shuffle=True))
+    second.load_state_dict(first.state_dict())
+    before = rng_state()
+    with pytest.raises(RuntimeError, match="after 5 batches"):
+        next(iter(second))
+    np.testing.assert_equal(rng_state(), before)
+
+
 def test_another_loader_is_refused():
     state = Batches(DataLoader(Noisy(), 2, shuffle=True, generator=own())).state_dict()
     with pytest.raises(ValueError, match="generators of its own"):
@@ -398,6 +455,33 @@ def test_batches_of_worker_processes_go_on(tmp_path):
         second = loader()
         Checkpoint(batches=second).load(tmp_path / "c")
         assert seen + drawn_values(second, 2) == whole
+
+
+class Noise(IterableDataset):
+    """What a worker draws, with generators that start at its seed."""
+
+    def __iter__(self):
+        for i in range(8):
+            yield [i + random.random(), float(kg.rand(())), np.random.rand()]
+
+
+def test_a_stream_in_a_worker_process_draws_the_same_again():
+    def loader():
+        return Batches(DataLoader(Noise(), 2, num_workers=1))
+
+    def seen(batches):
+        return [[column.tolist() for column in batch] for batch in batches]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        seeded()
+        whole = seen(loader())
+        seeded()
+        first = loader()
+        next(iter(first))
+        second = loader()
+        second.load_state_dict(first.state_dict())
+        assert seen(second) == whole[1:]
 
 
 def drawn_values(batches, epochs, stop=None):

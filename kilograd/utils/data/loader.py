@@ -17,6 +17,7 @@ from kilograd import dtypes, random
 from kilograd.functions.shape import stack
 from kilograd.tensor import Tensor, wrap
 from kilograd.utils.data.dataset import IterableDataset
+from kilograd.utils.data.resumable import Place, Resumable
 from kilograd.utils.data.sampler import BatchSampler, RandomSampler, SequentialSampler, fresh_seed
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Fetch:
             yield self.collate_fn(samples)
 
 
-class DataLoader:
+class DataLoader(Resumable):
     """Batches of a dataset, in PyTorch's order for the same seed.
 
     The last, smaller batch is kept unless ``drop_last``; with ``shuffle`` every iteration has a
@@ -142,6 +143,10 @@ class DataLoader:
     With ``num_workers`` the batches are loaded in processes or threads and arrive in the same order.
     A process that dies, or that takes longer than ``timeout``, is a RuntimeError; an exception in a
     worker is raised here with its own type, its message ending in the worker's traceback.
+
+    After ``load_state_dict`` the next iteration goes on where ``state_dict`` was taken. Batches
+    already seen are not loaded again (those of an :class:`IterableDataset` are, and are dropped).
+    What workers have drawn themselves for them, for random transforms, is then not drawn again.
 
     Args:
         dataset: has ``len`` and ``[i]``, or is an :class:`IterableDataset`.
@@ -266,48 +271,30 @@ class DataLoader:
         self._collate = collate_fn
         self.collate_fn = collate_fn or (default_collate if self._batched else default_convert)
         self._pool: Threads | Processes | None = None  # persistent workers
-        self._done = 0  # batches given in the iteration that is under way
-        self._began: list[np.ndarray] | None = None  # where the generators were when it began
-        self._resume: dict[str, Any] | None = None
+        self._seed = 0  # of the workers
 
     def __iter__(self) -> Iterator[Any]:
-        with random.fork_rng(enabled=self._resume is not None):
+        if not self._resume and self._pool is None:
             # PyTorch draws the workers' seed here, with workers or without.
-            seed = 0 if self._pool is not None else fresh_seed(self.generator)
-        return self._batches(seed)
+            self._seed = fresh_seed(self.generator)
+        return self._epoch(seed=self._seed)
 
-    def _batches(self, seed: int) -> Iterator[Any]:
-        order, skip = self._begin()
-        began = self._began
+    @property
+    def _ahead(self) -> bool:  # type: ignore[override]
+        return self.num_workers > 0
+
+    def _begin(self, place: Place) -> tuple[Iterator[Any], Iterator[Any]]:
+        self._seed = place["seed"] if "seed" in place else fresh_seed(self.generator)
         fetch = Fetch(self.dataset, self._collate, self.batch_size, self.drop_last, self._batched)
+        order = itertools.repeat(None) if self._iterable else iter(self._order())
         if self.num_workers:
-            batches = self._from_workers(fetch, order, seed)
+            batches = self._from_workers(fetch, order, self._seed)
         else:
             batches = fetch.stream() if self._iterable else (fetch(i) for i in order)
-        for batch in itertools.islice(batches, skip if self._iterable else 0, None):
-            if began is self._began:  # no newer iteration has begun
-                self._done += 1
-            yield batch
-        if began is self._began:
-            self._done, self._began = 0, None
+        return batches, batches if self._iterable else order
 
-    def _begin(self) -> tuple[Iterator[Any], int]:
-        """The order of an iteration that begins now, and how many batches of it have been seen."""
-        resume, self._resume = self._resume, None
-        skip = 0 if resume is None else resume["batches"]
-        with random.fork_rng(enabled=resume is not None):
-            if resume is not None:
-                for generator, state in zip(self._generators(), resume["generators"], strict=True):
-                    generator.set_state(state)
-            self._done, self._began = skip, [g.get_state() for g in self._generators()]
-            if self._iterable:
-                return itertools.repeat(None), skip
-            order = iter(self.batch_sampler if self.batch_sampler is not None else self.sampler)  # type: ignore[arg-type]
-            if resume is not None:
-                # One more than is skipped: with it the sampler has drawn what it draws at its start.
-                ahead = list(itertools.islice(order, skip + 1))
-                order = itertools.chain(ahead[skip:], order)
-        return order, skip
+    def _order(self) -> Iterable[Any]:
+        return self.batch_sampler if self.batch_sampler is not None else self.sampler  # type: ignore[return-value]
 
     def _from_workers(self, fetch: Fetch, order: Iterator[Any], seed: int) -> Iterator[Any]:
         from kilograd.utils.data import workers  # with multiprocessing, which few programs need
@@ -338,61 +325,6 @@ class DataLoader:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pool": None}  # a copy starts workers of its own
 
-    # --- where an epoch stands ------------------------------------------------------------------
-
-    def _generators(self) -> list[random.Generator]:
-        """Every generator that may decide the order, the default one first."""
-        inner = getattr(self.batch_sampler, "sampler", None)
-        owners = (self, self.sampler, self.batch_sampler, inner)
-        found = [random.default_generator]
-        for owner in owners:
-            generator = getattr(owner, "generator", None)
-            if isinstance(generator, random.Generator) and generator not in found:
-                found.append(generator)
-        return found
-
-    def state_dict(self) -> dict[str, Any]:
-        """How far the epoch under way has come, and where its order began.
-
-        ``{"batches": k, "generators": [...]}``: k batches were given in the latest iteration, and the
-        states of the generators, arrays of 5056 bytes: as they were when that iteration began (the
-        default generator's first), or, between iterations, as they are now (without the default's).
-
-        A batch counts as given when the loop has received it, and an iteration begins with its first
-        batch. Of several at a time the state is that of the one that began last.
-        """
-        if self._resume is not None:
-            return dict(self._resume)
-        if self._began is not None:
-            return {"batches": self._done, "generators": list(self._began)}
-        return {"batches": 0, "generators": [g.get_state() for g in self._generators()[1:]]}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Let the next iteration go on where :meth:`state_dict` was taken.
-
-        Its order is drawn again and the first batches are skipped without being loaded (those of an
-        :class:`IterableDataset` are loaded and dropped). The default generator is left as it is, so
-        that a state restored for the rest of the program holds. What workers draw themselves, for
-        random transforms, is not repeated.
-
-        Raises:
-            ValueError: the state is of a loader with other generators.
-        """
-        batches, states = int(state_dict["batches"]), list(state_dict["generators"])
-        generators = self._generators()
-        midway = len(states) == len(generators)
-        if batches < 0 or not (midway or (not batches and len(states) == len(generators) - 1)):
-            raise ValueError(
-                f"DataLoader.load_state_dict: {batches} batches and {len(states)} generators' states do not"
-                f" fit this loader, which draws from {len(generators)} generators: build it, its sampler"
-                " and their generators as they were when the state was taken"
-            )
-        self._began = None
-        self._resume = {"batches": batches, "generators": states} if midway else None
-        if not midway:
-            for generator, state in zip(generators[1:], states, strict=True):
-                generator.set_state(state)
-
     def __len__(self) -> int:
         """The number of batches."""
         if self._iterable:
@@ -400,7 +332,7 @@ class DataLoader:
             if self.batch_size is None:
                 return n
             return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
-        return len(self.batch_sampler if self.batch_sampler is not None else self.sampler)  # type: ignore[arg-type]
+        return len(self._order())  # type: ignore[arg-type]
 
 
 def _context(context: Any, num_workers: int, worker_type: str) -> Any:

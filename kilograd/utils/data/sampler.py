@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from kilograd import random
+from kilograd.utils.data.resumable import Resumable
+from kilograd.utils.randomness import own_states
 
 T = TypeVar("T", covariant=True)
 
@@ -38,15 +40,20 @@ class SequentialSampler(Sampler[int]):
         return len(self.data_source)
 
 
-class RandomSampler(Sampler[int]):
+class RandomSampler(Resumable, Sampler[int]):
     """A new random order at every iteration; PyTorch's for the same seed.
 
     With ``replacement``, ``num_samples`` independent draws. Without, ``num_samples`` larger than
     the dataset goes through it again.
 
+    ``state_dict`` and ``load_state_dict`` let an iteration go on where another one was. A
+    :class:`DataLoader` that prefetches is ahead of its loop: take its own state then.
+
     Raises:
         ValueError: ``num_samples`` is not a positive integer.
     """
+
+    _given = "indices"
 
     def __init__(
         self,
@@ -65,9 +72,6 @@ class RandomSampler(Sampler[int]):
         self.replacement = replacement
         self._num_samples = num_samples
         self.generator = generator
-        self._began: np.ndarray | None = None  # the generator, when the iteration under way began
-        self._yielded = 0
-        self._resume: dict[str, Any] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -87,49 +91,17 @@ class RandomSampler(Sampler[int]):
         rest = self.num_samples % n if n else 0
         yield random.permutation(generator, n).tolist()[:rest]
 
-    def __iter__(self) -> Iterator[int]:
-        resume, self._resume = self._resume, None
-        generator, skip = self.generator, 0
+    def _states(self) -> dict[str, Any]:
+        return {"global": {"kilograd": random.get_rng_state()}, "own": own_states(self)}
+
+    def _order(self) -> Iterator[int]:
+        generator = self.generator
         if generator is None:
-            generator = random.Generator()
-            if resume is None:
-                generator.manual_seed(fresh_seed())
-        if resume is not None:
-            generator.set_state(resume["generator"])
-            skip = resume["yielded"]
-        began = self._began = generator.get_state()
-        self._yielded = skip
-        indices = itertools.chain.from_iterable(self.blocks(generator))
-        for index in itertools.islice(indices, skip, None):
-            if began is self._began:  # no newer iteration has begun
-                self._yielded += 1
-            yield index
-        if began is self._began:
-            self._began, self._yielded = None, 0
+            generator = random.Generator().manual_seed(fresh_seed())
+        return itertools.chain.from_iterable(self.blocks(generator))
 
-    def state_dict(self) -> dict[str, Any]:
-        """``{"generator", "yielded"}``: where the iteration under way began, how far it has come.
-
-        Between iterations ``yielded`` is 0, and ``generator`` the state of the sampler's own
-        generator, or None without one. A :class:`DataLoader` that prefetches is ahead of its loop:
-        its own ``state_dict`` counts what the loop has had.
-        """
-        if self._resume is not None:
-            return dict(self._resume)
-        state = self._began
-        if state is None and self.generator is not None:
-            state = self.generator.get_state()
-        return {"generator": state, "yielded": self._yielded}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Let the next iteration go on where :meth:`state_dict` was taken."""
-        state, yielded = state_dict["generator"], int(state_dict["yielded"])
-        if yielded < 0 or (state is None and yielded):
-            raise ValueError(
-                f"RandomSampler.load_state_dict: {yielded} yielded, without a generator"
-            )
-        self._began, self._yielded = None, 0
-        self._resume = None if state is None else {"generator": state, "yielded": yielded}
+    def __iter__(self) -> Iterator[int]:
+        return self._epoch()
 
     def __len__(self) -> int:
         return self.num_samples
