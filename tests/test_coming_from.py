@@ -192,7 +192,7 @@ def test_names_exist(page):
         ("`y.sum()`", "none of"),
         ("`2 + 2`", "no name"),
         ("not yet: `kg.no_grad`", "exists by now"),
-        ("not yet: `kilograd.train.evaluate`", "exists by now"),
+        ("not yet: `kilograd.train.Trainer`", "exists by now"),
         ("not yet", "no name"),
         ("not yet: soon", "name what"),
     ],
@@ -206,7 +206,7 @@ def test_the_check_finds_mistakes(text, word):
     "text",
     [
         "`kg.sum(x, axis=0, keepdims=True)`", "`x.grad = None`", "`x ** 2`, `kg.exp`",
-        "`kilograd.train.evaluate`", "not yet: `kg.no_such_thing`", "not needed",
+        "`kilograd.train.Trainer`", "not yet: `kg.no_such_thing`", "not needed",
         "`kg.optim.SGD(model.parameters(), lr=0.1)`",
     ],
 )  # fmt: skip

@@ -37,6 +37,10 @@ STRANGERS = {
 }
 AT_MODULE_LEVEL = {"numpy", "kilograd"}  # plus the standard library; cli may import its own toolkit
 
+# Modules whose classes inherit from those of an optional package, which must be there when the class
+# statement runs. In return, nobody may import such a module at module level.
+HEIRS = {"kilograd.train.estimators": "sklearn"}
+
 
 class Import(NamedTuple):
     where: str  # file:line
@@ -80,9 +84,12 @@ def complaints(found: Import) -> Iterator[str]:
     mine = FLOOR.get(found.room, LOBBY)
     if top != "kilograd":
         foreign = top not in sys.stdlib_module_names and top not in AT_MODULE_LEVEL
-        if foreign and not found.lazy and found.room != "cli":
+        inherits = HEIRS.get(found.where.partition(".py:")[0].replace("/", ".")) == top
+        if foreign and not inherits and not found.lazy and found.room != "cli":
             yield f"{found.where} imports {top} at module level; import it where it is used"
         return
+    if found.target in HEIRS and not found.lazy:
+        yield f"{found.where} imports {found.target} at module level; import it where it is used"
     room = below.partition(".")[0]
     theirs = FLOOR.get(room, LOBBY)
     if theirs > mine:
@@ -122,6 +129,11 @@ def test_imports_only_go_down():
         ("ops/exp.py", "if TYPE_CHECKING:\n    from kilograd.tensor import Tensor", None),
         ("ops/exp.py", "from kilograd.ops.op import ufunc\nfrom . import op\nimport math", None),
         ("nn/linear.py", "import kilograd as kg", None),
+        ("train/estimators.py", "from sklearn.base import BaseEstimator", None),
+        ("train/estimators.py", "import scipy.special", "at module level"),
+        ("train/trainer.py", "from sklearn.base import BaseEstimator", "at module level"),
+        ("train/trainer.py", "from kilograd.train.estimators import x", "at module level"),
+        ("train/trainer.py", "def f():\n    import kilograd.train.estimators", None),
     ],
 )
 def test_the_floors_test_sees(file, source, complaint):

@@ -15,12 +15,20 @@ from kilograd import datasets, nn
 from kilograd.cli.bench.command import bench
 from kilograd.cli.models import MODELS
 from kilograd.cli.warmup import warmup
-from kilograd.functions.sampling import get_rng_state, manual_seed, set_rng_state
-from kilograd.train import checkpoint, loop
+from kilograd.functions.sampling import manual_seed
+from kilograd.train import (
+    Batches,
+    Callback,
+    Checkpoint,
+    CheckpointError,
+    NonFiniteError,
+    ProgressBar,
+    Trainer,
+    load_checkpoint,
+)
 from kilograd.train.files import save_weights
-from kilograd.train.progress import progress
+from kilograd.train.metrics import Accuracy, ConfusionMatrix
 from kilograd.utils.data import DataLoader
-from kilograd.viz.training_curves import curves
 
 DATASETS = {
     "digits": (lambda: (datasets.Digits(), datasets.Digits(train=False)), "cnn", 15, 64),
@@ -93,154 +101,139 @@ cli.add_command(warmup)
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Continue from a checkpoint.kg.",
 )
+@click.option("--compile", is_flag=True, help="Compile the training step (kg.compile).")
 @click.option(
     "--max-steps", type=click.IntRange(min=1), help="Stop after so many steps (for a quick try)."
 )
 def train(
     dataset: str, model: str | None, epochs: int | None, batch_size: int | None, lr: float | None,
-    optimizer: str, seed: int, out: Path | None, resume: Path | None, max_steps: int | None,
+    optimizer: str, seed: int, out: Path | None, resume: Path | None, compile: bool,
+    max_steps: int | None,
 ) -> None:  # fmt: skip
     """Train a network on DATASET (digits by default; it needs no network) and save it."""
     if lr is not None and not math.isfinite(lr):
         raise click.BadParameter(f"{lr} is not a finite number", param_hint="--lr")
     load, usual_model, usual_epochs, usual_batch = DATASETS[dataset]
-    settings = {
+    settings: dict[str, Any] = {
         "dataset": dataset,
         "model": model or usual_model,
         "batch_size": batch_size or usual_batch,
         "optimizer": optimizer,
         "seed": seed,
     }
-    saved = None
     if resume is not None:
-        try:
-            saved = checkpoint.load_checkpoint(resume)
-            missing = {"settings", "model", "optimizer", "rng", "epoch", "step", "history"} - set(
-                saved
-            )
-            if missing:
-                raise checkpoint.CheckpointError(f"{resume} lacks {', '.join(sorted(missing))}")
-        except (checkpoint.CheckpointError, AttributeError, TypeError) as e:
-            raise click.ClickException(str(e)) from None
+        saved = settings_of(resume)
         for key, value in settings.items():
             explicit = click.get_current_context().get_parameter_source(key)
-            if explicit and explicit.name == "COMMANDLINE" and saved["settings"].get(key) != value:
+            if explicit and explicit.name == "COMMANDLINE" and saved.get(key) != value:
                 name = "DATASET" if key == "dataset" else f"--{key.replace('_', '-')}"
                 raise click.ClickException(
-                    f"{resume} was made with {name} {saved['settings'].get(key)}, "
+                    f"{resume} was made with {name} {saved.get(key)}, "
                     f"not {value}: leave it out, or start a new run"
                 )
-        settings = saved["settings"]
+        settings = {**settings, **saved}
         dataset = settings.get("dataset", dataset)
         if dataset not in DATASETS:
             raise click.ClickException(f"{resume}: this version has no dataset {dataset!r}")
         load, _, usual_epochs, _ = DATASETS[dataset]
     out = out or (resume.parent if resume else Path("runs") / f"{dataset}-{settings['model']}")
     try:
-        trained = Run(load, settings, lr, out, saved)
+        trained = Run(load, settings, lr, out, resume, compile)
         trained.fit(epochs or usual_epochs, max_steps)
-    except (loop.NonFiniteError, ImportError, OSError, ValueError, RuntimeError) as e:
+    except (NonFiniteError, ImportError, OSError, ValueError, RuntimeError) as e:
         raise click.ClickException(str(e)) from e
 
 
-class Run:
-    """One training run: its data, model, optimizer, history and files."""
+def settings_of(path: Path) -> dict[str, Any]:
+    """The settings of the run that a checkpoint is of."""
+    try:
+        found = load_checkpoint(path)
+    except CheckpointError as e:
+        raise click.ClickException(str(e)) from None
+    values = found.get("values") if isinstance(found, dict) else None
+    settings = values.get("settings") if isinstance(values, dict) else None
+    if not isinstance(settings, dict):
+        raise click.ClickException(f"{path} was not written by kilograd train")
+    return settings
+
+
+class Run(Callback):
+    """One training run: its data, model, trainer and files. After each epoch it saves and says so."""
+
+    order = 30  # when the progress bar is gone
 
     def __init__(
-        self, load: Any, settings: dict[str, Any], lr: float | None, out: Path, saved: Any
-    ) -> None:
+        self, load: Any, settings: dict[str, Any], lr: float | None, out: Path, resume: Path | None,
+        compile: bool,
+    ) -> None:  # fmt: skip
         self.settings, self.out = settings, out
         self.console = Console(soft_wrap=True)
         self.train_set, self.test_set = load()
         self.classes = list(self.train_set.classes)
         generator = manual_seed(settings["seed"])
         shape = tuple(self.train_set[0][0].shape)
-        self.model = MODELS[settings["model"]](shape, len(self.classes))
-        self.optimizer = OPTIMIZERS[settings["optimizer"]](self.model.parameters(), lr)
-        self.loader = DataLoader(
-            self.train_set, settings["batch_size"], shuffle=True, generator=generator
-        )
-        self.test_loader = DataLoader(self.test_set, 256)
-        self.loss = nn.CrossEntropyLoss()
-        self.epoch = self.step = 0
-        self.history: list[dict[str, float]] = []
-        if saved is not None:
-            try:
-                self.model.load_state_dict(saved["model"])
-                self.optimizer.load_state_dict(saved["optimizer"])
-                set_rng_state(saved["rng"])
-            except (KeyError, TypeError) as e:
-                raise ValueError(f"the checkpoint does not fit this run: {e}") from e
+        model = MODELS[settings["model"]](shape, len(self.classes))
+        optimizer = OPTIMIZERS[settings["optimizer"]](model.parameters(), lr)
+        size = settings["batch_size"]
+        loader = DataLoader(self.train_set, size, shuffle=True, generator=generator)
+        self.bar = ProgressBar(leave=False)
+        self.trainer = Trainer(
+            model, nn.CrossEntropyLoss(), optimizer, metrics={"accuracy": Accuracy()},
+            callbacks=[self.bar, self], compile=compile,
+        )  # fmt: skip
+        self.trainer.batches = Batches(loader)
+        self.checkpoint = Checkpoint(**self.trainer.parts())
+        if resume is not None:
+            self.checkpoint.load(resume)
             if lr is not None:
-                for group in self.optimizer.param_groups:
+                for group in optimizer.param_groups:
                     group["lr"] = lr
-            self.epoch, self.step, self.history = saved["epoch"], saved["step"], saved["history"]
 
     def fit(self, epochs: int, max_steps: int | None) -> None:
         """Train to the given epoch, saving after each; then draw and print the results."""
-        s = self.settings
-        count = sum(p.numel() for p in self.model.parameters())
+        s, trainer = self.settings, self.trainer
+        count = sum(p.numel() for p in trainer.model.parameters())
         self.console.print(
             f"[bold]{s['dataset']}[/]: {len(self.train_set):,} training and {len(self.test_set):,} test "
             f"samples; [bold]{s['model']}[/] with {count:,} parameters; {s['optimizer']}, batch "
             f"{s['batch_size']}, seed {s['seed']}"
         )
-        if self.epoch >= epochs:
+        if trainer.epoch >= epochs:
             self.console.print(
-                f"The checkpoint is at epoch {self.epoch}; --epochs {epochs} is done."
+                f"The checkpoint is at epoch {trainer.epoch}; --epochs {epochs} is done."
             )
         self.out.mkdir(parents=True, exist_ok=True)
-        result = None
-        while self.epoch < epochs and (max_steps is None or self.step < max_steps):
-            result = self.one_epoch(epochs, max_steps)
-        if result is None:
-            result = loop.evaluate(self.model, self.loss, self.test_loader, len(self.classes))
+        self.epochs = self.bar.epochs = epochs
+        test = DataLoader(self.test_set, 256)
+        assert trainer.batches is not None
+        trainer.fit(trainer.batches, test, epochs=epochs, max_steps=max_steps, progress=False)
+        confusion = ConfusionMatrix(num_classes=len(self.classes))
+        found = trainer.evaluate(test, metrics={"accuracy": Accuracy(), "confusion": confusion})
         files = self.save_results()
-        self.console.print(confusion_table(result.confusion, self.classes))
+        self.console.print(confusion_table(found["confusion"], self.classes))
         self.console.print(
-            f"test accuracy [bold green]{result.accuracy:.2%}[/], test loss {result.loss:.4f}; saved "
+            f"test accuracy [bold green]{found['accuracy']:.2%}[/], test loss {found['loss']:.4f}; saved "
             + ", ".join(str(f) for f in files)
         )
 
-    def one_epoch(self, epochs: int, max_steps: int | None) -> loop.Result:
-        """Train one epoch under a progress bar, evaluate, and save the checkpoint."""
-        label = f"epoch {self.epoch + 1}/{epochs}"
-        bar = progress(self.loader, desc=label, leave=False)
-
-        def show(step: int, loss: float, accuracy: float) -> None:
-            bar.set_postfix(loss=f"{loss:.4f}", acc=f"{accuracy:.2%}")
-
-        with bar:
-            seen, self.step = loop.train_epoch(
-                self.model, self.loss, self.optimizer, bar, step=self.step,
-                max_steps=max_steps, on_step=show,
-            )  # fmt: skip
-        result = loop.evaluate(self.model, self.loss, self.test_loader, len(self.classes))
-        self.epoch += 1
-        self.history.append(
-            {"epoch": self.epoch, "train_loss": seen.loss, "train_accuracy": seen.accuracy,
-             "test_loss": result.loss, "test_accuracy": result.accuracy}
-        )  # fmt: skip
+    def on_epoch_end(self, trainer: Trainer) -> None:
+        row = trainer.row
         self.console.print(
-            f"{label}: train loss {seen.loss:.4f}, accuracy {seen.accuracy:.2%}; test loss "
-            f"{result.loss:.4f}, accuracy {result.accuracy:.2%}"
+            f"epoch {trainer.epoch}/{self.epochs}: train loss {row['train_loss']:.4f}, accuracy "
+            f"{row['train_accuracy']:.2%}; test loss {row['val_loss']:.4f}, accuracy "
+            f"{row['val_accuracy']:.2%}"
         )
-        checkpoint.save_checkpoint(self.out / "checkpoint.kg", {
-            "settings": self.settings, "epoch": self.epoch, "step": self.step,
-            "history": self.history, "model": dict(self.model.state_dict()),
-            "optimizer": self.optimizer.state_dict(), "rng": get_rng_state(),
-        })  # fmt: skip
-        return result
+        self.checkpoint.save(self.out / "checkpoint.kg", settings=self.settings)
 
     def save_results(self) -> list[Path]:
         """Write the weights (safetensors) and the picture of the curves."""
         weights, picture = self.out / "weights.safetensors", self.out / "curves.png"
-        save_weights(self.model, weights, metadata={"model": self.settings["model"]})
+        save_weights(self.trainer.model, weights, metadata={"model": self.settings["model"]})
         files = [weights]
         if (self.out / "checkpoint.kg").exists():  # resumed at its last epoch, nothing is written
             files.append(self.out / "checkpoint.kg")
-        if self.history:
-            files.append(curves(self.history).save(picture))
+        if self.trainer.history:
+            files.append(self.trainer.plot().save(picture))
         return files
 
 

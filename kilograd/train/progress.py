@@ -41,6 +41,11 @@ class Progress(Generic[T]):
         finally:
             self.close()
 
+    @property
+    def visible(self) -> bool:
+        """Whether a bar is drawn."""
+        return self._bar is not None
+
     def update(self, n: int = 1) -> None:
         """The bar goes ``n`` further; iterating does this by itself."""
         if self._bar is not None:

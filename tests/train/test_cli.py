@@ -10,11 +10,16 @@ pytest.importorskip("safetensors")
 from click.testing import CliRunner
 
 from kilograd.cli.commands import cli
-from kilograd.train import load_checkpoint
+from kilograd.train import Checkpoint, load_checkpoint
 
 
 def run(*args):
     return CliRunner().invoke(cli, [str(a) for a in args], catch_exceptions=False)
+
+
+def history(folder):
+    rows = load_checkpoint(folder / "checkpoint.kg")["parts"]["trainer"]["state"]["rows"]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
 def test_train_writes_weights_checkpoint_and_picture(tmp_path):
@@ -27,7 +32,7 @@ def test_train_writes_weights_checkpoint_and_picture(tmp_path):
         "checkpoint.kg", "curves.png", "weights.safetensors",
     ]  # fmt: skip
     weights = load_file(tmp_path / "r" / "weights.safetensors")
-    model = load_checkpoint(tmp_path / "r" / "checkpoint.kg")["model"]
+    model = load_checkpoint(tmp_path / "r" / "checkpoint.kg")["parts"]["model"]["state"]
     assert weights.keys() == model.keys()
     assert (tmp_path / "r" / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -40,11 +45,23 @@ def test_every_model_trains_a_few_steps(tmp_path, model, optimizer):
     assert r.exit_code == 0, r.output
 
 
+def test_a_compiled_run(tmp_path):
+    r = run("train", "moons", "--epochs", 12, "--compile", "--out", tmp_path / "r")
+    assert r.exit_code == 0, r.output
+    assert history(tmp_path / "r")[-1]["val_accuracy"] > 0.95
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    Checkpoint().save(tmp_path / "x.kg", epoch=3)
+    r = run("train", "moons", "--resume", tmp_path / "x.kg")
+    assert r.exit_code == 1 and "was not written by kilograd train" in " ".join(r.output.split())
+
+
 @pytest.mark.parametrize("dataset", ["moons", "circles"])
 def test_points_are_learned(tmp_path, dataset):
     r = run("train", dataset, "--epochs", 12, "--out", tmp_path / "r")
     assert r.exit_code == 0, r.output
-    assert load_checkpoint(tmp_path / "r" / "checkpoint.kg")["history"][-1]["test_accuracy"] > 0.95
+    assert history(tmp_path / "r")[-1]["val_accuracy"] > 0.95
 
 
 def test_resuming_equals_not_stopping(tmp_path):
@@ -53,10 +70,10 @@ def test_resuming_equals_not_stopping(tmp_path):
     assert run("train", "digits", *common, "--epochs", 1, "--out", tmp_path / "b").exit_code == 0
     r = run("train", "digits", "--resume", tmp_path / "b" / "checkpoint.kg", "--epochs", 3)
     assert r.exit_code == 0, r.output
-    a, b = (load_checkpoint(tmp_path / x / "checkpoint.kg") for x in "ab")
-    for k in a["model"]:
-        assert np.array_equal(a["model"][k].array, b["model"][k].array), k
-    assert a["history"] == b["history"] and a["step"] == b["step"]
+    a, b = (load_checkpoint(tmp_path / x / "checkpoint.kg")["parts"]["model"] for x in "ab")
+    for k in a["state"]:
+        assert np.array_equal(a["state"][k].array, b["state"][k].array), k
+    assert history(tmp_path / "a") == history(tmp_path / "b") and len(history(tmp_path / "a")) == 3
 
 
 def test_a_corrupt_checkpoint_is_refused_and_left_untouched(tmp_path):

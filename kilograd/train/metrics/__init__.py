@@ -11,7 +11,7 @@ from kilograd.train.metrics.classification import (
     precision_score,
     recall_score,
 )
-from kilograd.train.metrics.metric import Mean, Metric, MetricCollection
+from kilograd.train.metrics.metric import FromFunction, Mean, Metric, MetricCollection
 from kilograd.train.metrics.ranking import (
     average_precision_score,
     log_loss,
@@ -44,7 +44,7 @@ from kilograd.train.metrics.streamed_errors import (
 from kilograd.train.metrics.streamed_scores import ROCAUC, AveragePrecision, LogLoss
 
 __all__ = [
-    "ROCAUC", "Accuracy", "AveragePrecision", "ConfusionMatrix", "F1Score", "FBetaScore", "LogLoss",
+    "ROCAUC", "Accuracy", "AveragePrecision", "ConfusionMatrix", "F1Score", "FBetaScore", "FromFunction", "LogLoss",
     "Mean", "MeanAbsoluteError", "MeanSquaredError", "Metric", "MetricCollection", "Precision",
     "R2Score", "Recall", "RootMeanSquaredError", "TopKAccuracy", "accuracy_score",
     "average_precision_score", "classification_report", "confusion_matrix", "f1_score",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,17 @@ class Metric:
         """Forget all batches."""
         raise NotImplementedError(f"{type(self).__name__} has no reset()")
 
+    def state_dict(self) -> dict[str, Any]:
+        """What has been counted, for a checkpoint in the middle of an epoch: all attributes."""
+        own = {k: v for k, v in vars(self).items() if k not in ("reader", "fn")}
+        return {"own": own, "seen": self.reader.seen if hasattr(self, "reader") else None}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there; the metric is made with the same options."""
+        vars(self).update(state["own"])
+        if hasattr(self, "reader"):
+            self.reader.seen = state["seen"]
+
     def _some(self, n: float) -> None:
         if not n:
             raise ValueError(
@@ -103,11 +114,46 @@ class Mean(Metric):
         return self.total / self.weight
 
 
+class FromFunction(Metric):
+    """The value of a function of all targets and all scores, in scikit-learn's order, as two arrays.
+
+    Example:
+        >>> worst = FromFunction(lambda targets, scores: np.abs(targets - scores).max())
+        >>> worst.update([1.0, 2.0], [1.0, 4.0])
+        >>> worst.update([5.0], [4.5])
+        >>> float(worst.compute())
+        2.0
+    """
+
+    def __init__(self, fn: Callable[[Any, Any], Any]) -> None:
+        self.fn = fn
+        super().__init__()
+
+    def reset(self) -> None:
+        self.kept: list[tuple[Any, Any]] = []
+
+    def update(self, scores: Any, targets: Any) -> None:
+        """Keep a copy of a batch."""
+        s, t = array_of(scores, "the scores"), array_of(targets, "the targets")
+        if not s.ndim or not t.ndim or len(s) != len(t):
+            raise ValueError(
+                f"scores of shape {s.shape} and targets of shape {t.shape} are not of as many samples"
+            )
+        self.kept.append((s.copy(), t.copy()))
+
+    def compute(self) -> Any:
+        """What the function says of all batches."""
+        self._some(len(self.kept))
+        scores, targets = (np.concatenate(column) for column in zip(*self.kept, strict=True))
+        return self.fn(targets, scores)
+
+
 class MetricCollection(Mapping[str, Metric]):
     """A dict of metrics that see the same scores and targets.
 
     Args:
-        metrics: a dict of them, or a list, whose names are those of the classes.
+        metrics: a dict of them, or a list, whose names are those of the classes. A plain function
+            stands for :class:`FromFunction` of it.
 
     Raises:
         TypeError: something else than metrics.
@@ -121,16 +167,24 @@ class MetricCollection(Mapping[str, Metric]):
         {'accuracy': 0.5, 'loss': 1.1269}
     """
 
-    def __init__(self, metrics: Mapping[str, Metric] | Sequence[Metric]) -> None:
-        named = metrics if isinstance(metrics, Mapping) else {type(m).__name__: m for m in metrics}
+    def __init__(self, metrics: Mapping[str, Any] | Sequence[Any]) -> None:
+        named: dict[str, Any]
+        if isinstance(metrics, Mapping):
+            named = dict(metrics)
+        else:
+            named = {m.__name__ if _plain(m) else type(m).__name__: m for m in metrics}
         if len(named) < len(metrics):
             raise ValueError("MetricCollection: two metrics of one class need names: give a dict")
         for name, metric in named.items():
-            if not all(callable(getattr(metric, m, None)) for m in ("update", "compute", "reset")):
+            if _plain(metric):
+                named[name] = FromFunction(metric)
+            elif not all(
+                callable(getattr(metric, m, None)) for m in ("update", "compute", "reset")
+            ):
                 raise TypeError(
                     f"MetricCollection: {name!r} is {type(metric).__name__}, not a Metric"
                 )
-        self._metrics = dict(named)
+        self._metrics = named
 
     def update(self, scores: Any, targets: Any) -> None:
         """Count a batch in each metric; one that raises is named, and those before it have counted the batch."""
@@ -162,3 +216,8 @@ class MetricCollection(Mapping[str, Metric]):
 
     def __len__(self) -> int:
         return len(self._metrics)
+
+
+def _plain(metric: Any) -> bool:
+    """Whether it is a function, such as scikit-learn's."""
+    return callable(metric) and not isinstance(metric, type) and hasattr(metric, "__name__")

@@ -1,0 +1,614 @@
+"""The trainer: the same numbers as a loop written by hand, for kilograd's models and PyTorch's."""
+
+import gc
+import itertools
+import weakref
+
+import numpy as np
+import pytest
+
+import kilograd as kg
+from kilograd import nn
+from kilograd.train import Callback, History, NonFiniteError, Trainer
+from kilograd.train.metrics import ROCAUC, Accuracy, ConfusionMatrix, MeanSquaredError
+from kilograd.utils.data import DataLoader, TensorDataset
+
+
+def points(n=50, seed=3):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4)).astype(np.float32)
+    return TensorDataset(kg.tensor(x), kg.tensor((x[:, 0] * x[:, 1] > 0).astype(np.int64)))
+
+
+def network(lib=nn, **how):
+    return lib.Sequential(lib.Linear(4, 8), lib.Tanh(), lib.Linear(8, 2), **how)
+
+
+def weights(model):
+    return [np.array(p.detach().numpy()) for p in model.parameters()]
+
+
+def same(a, b):
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(params=["kilograd", "PyTorch"])
+def lib(request):
+    """The modules nn, optim, and the seed, of one library."""
+    if request.param == "kilograd":
+        return kg
+    return pytest.importorskip("torch")
+
+
+# --- the loop ----------------------------------------------------------------------------------------
+
+
+def test_it_is_the_loop_one_would_write(lib):
+    data = points()
+
+    def begin():
+        kg.manual_seed(1)
+        lib.manual_seed(1)
+        model = network(lib.nn)
+        return model, lib.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+
+    model, optimizer = begin()
+    loss_fn = lib.nn.CrossEntropyLoss()
+    losses, right = [], []
+    for _ in range(3):
+        total = hits = 0.0
+        for x, y in DataLoader(data, 8, shuffle=True):
+            if lib is not kg:
+                x, y = lib.from_numpy(x.numpy()), lib.from_numpy(y.numpy())
+            optimizer.zero_grad()
+            scores = model(x)
+            loss = loss_fn(scores, y)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(x)
+            hits += (scores.argmax(1) == y).sum().item()
+        losses.append(total / 50)
+        right.append(hits / 50)
+    mine, optimizer = begin()
+    trainer = Trainer(mine, loss_fn, optimizer, metrics={"accuracy": Accuracy()})
+    history = trainer.fit(DataLoader(data, 8, shuffle=True), epochs=3)
+    same(weights(model), weights(mine))
+    assert history["train_loss"] == losses
+    assert history["train_accuracy"] == right
+    assert history["epoch"] == [1, 2, 3] and history["step"] == [7, 14, 21]
+    assert "val_loss" not in history
+    assert trainer.history is history and (trainer.epoch, trainer.step) == (3, 21)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("clip", [{}, {"clip_norm": 0.05}, {"clip_value": 0.01}])
+def test_compiled_is_eager_within_rounding(accumulate, clip):
+    found = []
+    for compile in (False, True):
+        kg.manual_seed(0)
+        model = nn.Sequential(  # a bias would have no gradient but rounding, which Adam makes large
+            nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 2)
+        )  # fmt: skip
+        trainer = Trainer(
+            model, nn.CrossEntropyLoss(), kg.optim.AdamW(model.parameters(), lr=0.01),
+            metrics={"accuracy": Accuracy(), "auc": ROCAUC(logits=True)},
+            accumulate=accumulate, compile=compile, **clip,
+        )  # fmt: skip
+        loader = DataLoader(points(), 8, shuffle=True)
+        history = trainer.fit(loader, DataLoader(points(seed=4), 20), epochs=4)
+        found.append((history, weights(model), trainer.predict(points().tensors[0]).numpy()))
+    (a, wa, pa), (b, wb, pb) = found
+    for x, y in zip(wa, wb, strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-6)
+    np.testing.assert_allclose(pa, pb, rtol=2e-4, atol=2e-5)
+    assert set(a) == set(b)
+    for name in set(a) - {"seconds"}:
+        np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("compile", [False, True])
+def test_accumulated_batches_are_one_large_batch(reduction, compile):
+    """Also where the last group has fewer batches and the last batch fewer samples."""
+    found = []
+    for size, accumulate in ((12, 1), (4, 3)):  # 50 samples: 12, 12, 12, 12, 2
+        kg.manual_seed(0)
+        model = network().double()
+        trainer = Trainer(
+            model, nn.CrossEntropyLoss(reduction=reduction),
+            kg.optim.SGD(model.parameters(), lr=0.01), accumulate=accumulate, compile=compile,
+        )  # fmt: skip
+        x, y = points().tensors
+        history = trainer.fit(DataLoader(TensorDataset(x.double(), y), size), epochs=2)
+        found.append((weights(model), history["train_loss"]))
+        assert trainer.step == 10
+    for a, b in zip(*(w for w, _ in found), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=0.05)  # measured while they change
+
+
+def test_clipping_by_hand(lib):
+    data = points(8)
+    for clip, name in (({"clip_norm": 0.01}, "norm"), ({"clip_value": 0.003}, "value")):
+        lib.manual_seed(0)
+        model = network(lib.nn)
+        before = weights(model)
+        optimizer = lib.optim.SGD(model.parameters(), lr=1.0)
+        Trainer(model, lib.nn.CrossEntropyLoss(), optimizer, **clip).fit(DataLoader(data, 8))
+        moved = np.concatenate(
+            [(a - b).ravel() for a, b in zip(weights(model), before, strict=True)]
+        )
+        if name == "norm":
+            np.testing.assert_allclose(np.linalg.norm(moved), 0.01, rtol=1e-3)
+        else:
+            np.testing.assert_allclose(abs(moved).max(), 0.003, rtol=1e-3)
+
+
+def test_an_optimizer_that_calls_a_closure(lib):
+    """LBFGS on a least-squares problem gets to its solution; batches are accumulated in the closure."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(30, 3)), rng.normal(size=(3, 1))
+    y = x @ w + 0.5
+    batches = [(x[:20], y[:20]), (x[20:], y[20:])]
+    lib.manual_seed(0)
+    model = lib.nn.Linear(3, 1).double()
+    optimizer = lib.optim.LBFGS(model.parameters(), max_iter=30, line_search_fn="strong_wolfe")
+    history = Trainer(model, lib.nn.MSELoss(), optimizer, accumulate=2).fit(batches, epochs=4)
+    assert history["train_loss"][-1] < 1e-12
+    np.testing.assert_allclose(model.weight.detach().numpy(), w.T, atol=1e-6)
+    if lib is kg:
+        with pytest.raises(ValueError, match="LBFGS calls a closure"):
+            Trainer(model, nn.MSELoss(), optimizer, compile=True)
+
+
+def test_a_second_fit_goes_on():
+    model = network()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), kg.optim.Adam(model.parameters()))
+    loader = DataLoader(points(), 10)
+    trainer.fit(loader, epochs=2)
+    assert trainer.fit(loader, epochs=3)["epoch"] == [1, 2, 3, 4, 5]
+    assert trainer.fit(loader, epochs=0)["epoch"] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_max_steps_and_stop(compile):
+    model = network()
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), kg.optim.Adam(model.parameters()), compile=compile
+    )
+    loader = DataLoader(points(), 10)
+    trainer.fit(loader, epochs=9, max_steps=7)
+    assert (trainer.step, trainer.epoch) == (7, 2)  # the epoch that was begun counts
+    assert trainer.fit(loader, epochs=9, max_steps=7)["step"] == [5, 7]
+
+    class After(Callback):
+        def on_step_end(self, trainer):
+            if trainer.step == 9:
+                trainer.stop()
+
+    trainer.callbacks.append(After())
+    trainer.fit(loader, epochs=9)
+    assert (trainer.step, trainer.epoch) == (9, 3)
+    assert trainer.fit(loader, epochs=1)["step"] == [5, 7, 9, 14]
+
+
+# --- batches of other forms ----------------------------------------------------------------------------
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(2, 3), nn.Linear(2, 3)
+
+    def forward(self, left, right):
+        return self.left(left) + self.right(right)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_several_inputs_and_dicts(compile):
+    x, y = points(20).tensors
+    a, b = x[:, :2], x[:, 2:]
+    found = []
+    for batches in (
+        [(a, b, y)] * 4, [[a, b, y]] * 4, [{"left": a, "label": y, "right": b}] * 4,
+        DataLoader(TensorDataset(a, b, y), 20),
+    ):  # fmt: skip
+        kg.manual_seed(0)
+        model = TwoInputs()
+        optimizer = kg.optim.SGD(model.parameters(), lr=0.1)
+        trainer = Trainer(
+            model, nn.CrossEntropyLoss(), optimizer, metrics=[Accuracy()], compile=compile
+        )
+        epochs = 1 if isinstance(batches, list) else 4
+        trainer.fit(batches, batches, epochs=epochs)
+        found.append(weights(model))
+        outputs = trainer.predict(batches)
+        assert outputs.shape == (20 * len(batches), 3)
+        np.testing.assert_allclose(outputs[:20].numpy(), model(a, b).detach().numpy(), rtol=1e-5)
+    for other in found[1:]:
+        for p, q in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(p, q, rtol=1e-5, atol=1e-7)
+
+
+def test_a_dict_with_two_targets_needs_unpack():
+    model = network()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), kg.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"which of \['y', 'label'\] is the target.*unpack"):
+        trainer.fit([{"y": kg.ones(2), "label": kg.ones(2)}])
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_without_targets_the_loss_is_of_the_outputs(compile):
+    model = nn.Linear(4, 4)
+    optimizer = kg.optim.Adam(model.parameters(), lr=0.05)
+    trainer = Trainer(model, lambda out: (out**2).mean(), optimizer, compile=compile)
+    x = points(20).tensors[0]
+    for batches in ([x], [(x,)], DataLoader(TensorDataset(x), 10)):
+        trainer.fit(batches, epochs=30)
+    assert trainer.evaluate([x])["loss"] < 0.2 * trainer.history["train_loss"][0]
+
+
+def test_forward_of_ones_own(torch):
+    """An autoencoder with two outputs, whose loss is made in forward."""
+    for lib in (kg, torch):
+
+        class Coder(lib.nn.Module):
+            def __init__(self, lib=lib):
+                super().__init__()
+                self.code, self.back = lib.nn.Linear(4, 2), lib.nn.Linear(2, 4)
+
+            def forward(self, x):
+                code = self.code(x)
+                return {"code": code, "again": self.back(code)}
+
+        class Auto(Trainer):
+            def forward(self, batch):
+                (x,), _ = self.unpack(batch)
+                outputs = self.model(x)
+                return ((outputs["again"] - x) ** 2).mean(), outputs
+
+        lib.manual_seed(0)
+        model = Coder()
+        trainer = Auto(model, None, lib.optim.Adam(model.parameters(), lr=0.05))
+        x = points(20).tensors[0].numpy()
+        history = trainer.fit([x], epochs=100)
+        assert history["train_loss"][-1] < 0.6 * history["train_loss"][0]
+        assert set(trainer.evaluate([x])) == {"loss"}
+        outputs = trainer.predict([x[:15], x[15:]])
+        assert tuple(outputs["code"].shape) == (20, 2) and tuple(outputs["again"].shape) == (20, 4)
+
+
+def test_batches_of_the_other_library(torch):
+    x, y = (t.numpy() for t in points(20).tensors)
+    found = []
+    for lib in (kg, torch):
+        model = network(lib.nn)
+        with torch.no_grad(), kg.no_grad():
+            for p in model.parameters():
+                p.fill_(0.1)
+        for batch in ((kg.tensor(x), kg.tensor(y)), (torch.tensor(x), torch.tensor(y)), (x, y)):
+            optimizer = lib.optim.SGD(model.parameters(), lr=0.1)
+            Trainer(model, lib.nn.CrossEntropyLoss(), optimizer).fit([batch], epochs=2)
+        found.append(weights(model))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    model = torch.nn.Linear(2, 1)
+    read_only, reversed_ = np.ones((3, 2), np.float32), np.ones((3, 2), np.float32)[::-1]
+    read_only.flags.writeable = False
+    for array in (read_only, reversed_, np.asfortranarray(read_only)):
+        assert Trainer(model).predict(array).shape == (3, 1)
+
+
+# --- measuring -----------------------------------------------------------------------------------------
+
+
+def test_evaluate_is_that_of_all_samples(lib):
+    data = points(53)
+    lib.manual_seed(0)
+    model = network(lib.nn)
+    trainer = Trainer(
+        model, lib.nn.CrossEntropyLoss(),
+        metrics={"accuracy": Accuracy(), "worst": lambda t, s: np.abs(s).max()},
+    )  # fmt: skip
+    found = trainer.evaluate(DataLoader(data, 7))
+    scores = trainer.predict(DataLoader(data, 9)).numpy()
+    y = data.tensors[1].numpy()
+    logp = scores - np.log(np.exp(scores).sum(1, keepdims=True))
+    assert list(found) == ["loss", "accuracy", "worst"]
+    assert found["loss"] == pytest.approx(-logp[np.arange(53), y].mean(), rel=1e-5)
+    assert found["accuracy"] == (scores.argmax(1) == y).mean()
+    assert found["worst"] == pytest.approx(abs(scores).max())
+    assert type(found["accuracy"]) is float
+    more = trainer.evaluate(DataLoader(data, 7), metrics={"table": ConfusionMatrix()})
+    assert list(more) == ["loss", "table"]
+    assert np.trace(more["table"]) / 53 == found["accuracy"]
+
+
+def test_sum_and_mean_give_the_same_mean_loss():
+    model = network()
+    values = [
+        Trainer(model, nn.CrossEntropyLoss(reduction=r)).evaluate(DataLoader(points(53), 7))["loss"]
+        for r in ("mean", "sum")
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+
+
+def test_measuring_leaves_modes_and_statistics(lib):
+    model = lib.nn.Sequential(lib.nn.Linear(4, 4), lib.nn.BatchNorm1d(4), lib.nn.Dropout(0.5))
+    model[1].eval()
+    before = model[1].running_mean.clone()
+    trainer = Trainer(model)
+    x = points(10).tensors[0]
+    a, b = trainer.predict(x), trainer.predict([(x,)])
+    assert (a == b).all() and not a.requires_grad
+    assert [m.training for m in model.modules()] == [True, True, False, True]
+    assert (model[1].running_mean == before).all()
+
+    def stops():
+        yield kg.ones(2, 4)
+        raise RuntimeError("stop here")
+
+    with pytest.raises(RuntimeError, match="stop here"):
+        trainer.predict(stops())
+    assert [m.training for m in model.modules()] == [True, True, False, True]
+
+
+def test_training_is_in_training_mode_and_back(lib):
+    model = lib.nn.Sequential(lib.nn.Linear(4, 4), lib.nn.BatchNorm1d(4), lib.nn.Linear(4, 2))
+    model.eval()
+    seen = []
+
+    class Look(Callback):
+        def on_step_end(self, trainer):
+            seen.append(trainer.model[1].training)
+
+    optimizer = lib.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, lib.nn.CrossEntropyLoss(), optimizer, callbacks=[Look()])
+    loader = DataLoader(points(20), 10)
+    trainer.fit(loader, loader, epochs=2)
+    assert seen == [True] * 4
+    assert not any(m.training for m in model.modules())
+
+
+def test_evaluating_in_mid_epoch_disturbs_nothing():
+    """A callback may measure after any step: training's own sums go on."""
+    found = []
+    for measure in (False, True):
+        kg.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 2))
+        other = DataLoader(points(30, seed=9), 10)
+
+        class Now(Callback):
+            def on_step_end(self, trainer, measure=measure, other=other):
+                if measure:
+                    with kg.random.fork_rng():  # a DataLoader draws a seed
+                        trainer.evaluate(other)
+
+        trainer = Trainer(
+            model, nn.CrossEntropyLoss(), kg.optim.Adam(model.parameters()),
+            metrics=[Accuracy(), ROCAUC(logits=True)], callbacks=[Now()],
+        )  # fmt: skip
+        history = trainer.fit(DataLoader(points(), 8), epochs=2)
+        found.append([history[k] for k in ("train_loss", "train_Accuracy", "train_ROCAUC")])
+    assert found[0] == found[1]
+
+
+def test_a_metric_sees_batches_of_any_size(monkeypatch):
+    """Small batches are gathered; a loader may fill the same memory again, shapes may change."""
+    x, y = np.zeros((5, 3), np.float32), np.zeros((5, 3), np.float32)
+
+    def filled():
+        rng = np.random.default_rng(0)
+        for _ in range(7):
+            x[...] = rng.normal(size=x.shape)
+            y[...] = rng.normal(size=y.shape)
+            yield x, y
+
+    model = nn.Identity()
+    metrics = {"mse": MeanSquaredError()}
+    found = Trainer(model, metrics=metrics).evaluate(filled())["mse"]
+    want = np.mean([((a - b) ** 2).mean() for a, b in ((a.copy(), b.copy()) for a, b in filled())])
+    assert found == pytest.approx(want, rel=1e-6)
+    monkeypatch.setattr("kilograd.train.tally.WAITING", 40)
+    assert Trainer(model, metrics=metrics).evaluate(filled())["mse"] == pytest.approx(
+        want, rel=1e-6
+    )
+    sizes = [(kg.ones(n, 3), kg.zeros(n, 3)) for n in (1, 40, 2)]
+    assert Trainer(model, metrics=metrics).evaluate(sizes)["mse"] == 1.0
+
+
+def test_predict_joins_nests(lib):
+    class Both(lib.nn.Module):
+        def forward(self, x):
+            return x + 1, [x * 2]
+
+    outputs = Trainer(Both()).predict(iter([kg.ones(2, 3), kg.zeros(1, 3)]))
+    assert type(outputs) is tuple and tuple(outputs[0].shape) == (3, 3)
+    assert outputs[1][0].numpy().tolist() == [[2.0] * 3] * 2 + [[0.0] * 3]
+
+    class Scalar(lib.nn.Module):
+        def forward(self, x):
+            return x.sum()
+
+    with pytest.raises(
+        TypeError, match="along the first axis of tensors, but the model gave a scalar"
+    ):
+        Trainer(Scalar()).predict(kg.ones(3))
+
+
+# --- errors --------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_where(lib):
+    model = network(lib.nn)
+    optimizer = lib.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, lib.nn.CrossEntropyLoss(), optimizer)
+    x, y = points(8).tensors
+    bad = x.clone()
+    bad[3, 1] = float("nan")
+    before = weights(model)
+    with pytest.raises(
+        NonFiniteError, match=r"the loss is nan at step 1: the input batch\[0\] of shape \(8, 4\)"
+    ):
+        trainer.fit([(bad, y)])
+    same(before, weights(model))
+    with kg.no_grad():
+        model[2].weight.data[0, 0] = float("inf")
+    with pytest.raises(
+        NonFiniteError, match=r"parameter '2.weight' of shape \(2, 8\) is not finite"
+    ):
+        trainer.fit([(x, y)])
+
+    class Root(lib.nn.Module):
+        def forward(self, x):
+            return (x - 100).sqrt() if lib is kg else lib.sqrt(x - 100)
+
+    model = lib.nn.Sequential(lib.nn.Linear(4, 2), Root())
+    optimizer = lib.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, lib.nn.CrossEntropyLoss(), optimizer)
+    with pytest.raises(NonFiniteError, match=r"output of '1' \(Root\) is not finite"):
+        trainer.fit([(x, y)])
+    assert trainer.history.rows == [] and trainer.epoch == 0
+    model[1] = lib.nn.Identity()
+    trainer.loss = lambda out, y: out.sum() * float("inf")
+    with pytest.raises(NonFiniteError, match="it is the loss itself"):
+        trainer.fit([(x, y)])
+    assert trainer.fit([], epochs=0) is trainer.history
+
+
+def test_a_compiled_loss_that_is_not_finite():
+    model = network()
+    optimizer = kg.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optimizer, compile=True)
+    x, y = points(8).tensors
+    trainer.fit([(x, y)] * 5)
+    with pytest.raises(NonFiniteError, match="at step 6: compile=False says where it came from"):
+        trainer.fit([(x * float("nan"), y)])
+
+
+def test_what_does_not_fit_together(torch):
+    ours, theirs = network(), network(torch.nn)
+    adam = kg.optim.Adam(ours.parameters())
+    with pytest.raises(TypeError, match="kilograd or PyTorch Module, but got function"):
+        Trainer(lambda x: x)
+    with pytest.raises(TypeError, match="the model is PyTorch's, the loss MSELoss not"):
+        Trainer(theirs, nn.MSELoss())
+    with pytest.raises(TypeError, match="the model is PyTorch's, the optimizer Adam not"):
+        Trainer(theirs, torch.nn.MSELoss(), adam)
+    with pytest.raises(TypeError, match="the model is kilograd's, the loss MSELoss not"):
+        Trainer(ours, torch.nn.MSELoss(), adam)
+    with pytest.raises(ValueError, match=r"torch.compile\(model\)"):
+        Trainer(theirs, torch.nn.MSELoss(), compile=True)
+    for wrong in (
+        {"accumulate": 0}, {"accumulate": 1.5}, {"clip_norm": 0}, {"clip_value": -1.0},
+        {"clip_norm": float("nan")},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Trainer(ours, nn.MSELoss(), adam, **wrong)
+    trainer = Trainer(ours, nn.CrossEntropyLoss(), adam)
+    with pytest.raises(ValueError, match="no batch in epoch 1"):
+        trainer.fit([])
+    with pytest.raises(ValueError, match="no batch in epoch 2.*a generator cannot"):
+        trainer.fit((b for b in [points(8).tensors]), epochs=2)
+    for nothing in (trainer.evaluate, trainer.predict):
+        with pytest.raises(ValueError, match="there are no batches"):
+            nothing([])
+    for lacking in (Trainer(ours), Trainer(ours, nn.MSELoss()), Trainer(ours, optimizer=adam)):
+        with pytest.raises(ValueError, match="needs the loss and the optimizer"):
+            lacking.fit([points(8).tensors])
+    with pytest.raises(ValueError, match="epochs"):
+        trainer.fit([points(8).tensors], epochs=-1)
+    with pytest.raises(RuntimeError, match="once fit"):
+        Trainer(ours).parts()
+
+
+# --- the history ---------------------------------------------------------------------------------------
+
+
+def test_history():
+    rows = [
+        {"epoch": 1, "val_loss": 0.5, "val_accuracy": 0.7},
+        {"epoch": 2, "val_loss": float("nan"), "val_accuracy": 0.9, "lr": 0.1},
+        {"epoch": 3, "val_loss": 0.4, "val_accuracy": 0.9, "table": np.eye(2)},
+    ]
+    history = History(rows)
+    assert (
+        list(history) == ["epoch", "val_loss", "val_accuracy", "lr", "table"] and len(history) == 5
+    )
+    assert history["lr"] == [None, 0.1, None]
+    assert history.best("val_loss")["epoch"] == 3
+    assert history.best("val_accuracy")["epoch"] == 2  # more is better, the first of equals
+    assert history.best("val_accuracy", mode="min")["epoch"] == 1
+    assert history.best("lr", mode="max")["epoch"] == 2
+    with pytest.raises(ValueError, match="is more of 'lr' better, or less"):
+        history.best("lr")
+    with pytest.raises(KeyError):
+        history["other"]
+    with pytest.raises(KeyError, match="never measured"):
+        history.best("table", "max")
+    assert repr(history).splitlines()[0] == "epoch 1, val_loss 0.5, val_accuracy 0.7"
+    assert repr(History()) == "History()" and not History()
+
+
+def test_history_plots():
+    pytest.importorskip("matplotlib")
+    rows = [
+        {
+            "epoch": i,
+            "step": i,
+            "train_loss": 1 / i,
+            "val_loss": 2 / i,
+            "seconds": 1.0,
+            "t": np.eye(2),
+        }
+        for i in (1, 2, 3)
+    ]
+    plot = History(rows).plot()
+    assert [axes.get_title() for axes in plot.axes] == ["loss"]
+    assert len(plot.axes[0].get_lines()) == 2
+    trainer = Trainer(nn.Identity())
+    trainer.history.rows[:] = rows
+    assert [a.get_title() for a in trainer.plot(["train_loss"], title="run").axes] == ["loss"]
+
+
+def test_it_is_gone_with_its_last_reference():
+    """Without the garbage collector, with the model and all."""
+    model = network()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), kg.optim.Adam(model.parameters()))
+    trainer.fit(DataLoader(points(20), 10), DataLoader(points(20), 10))
+    found = weakref.ref(model)
+    gc.collect()
+    gc.disable()
+    try:
+        del model, trainer
+        assert found() is None
+    finally:
+        gc.enable()
+
+
+def test_memory_is_flat():
+    import tracemalloc
+
+    model = network()
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), kg.optim.Adam(model.parameters()), metrics=[Accuracy()],
+        compile=True,
+    )  # fmt: skip
+    loader = [tuple(t[:16] for t in points().tensors)] * 500
+    trainer.fit(loader, epochs=2)
+    tracemalloc.start()
+    try:
+        sizes = []
+        for _ in range(3):
+            trainer.fit(loader, epochs=2)
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert max(b - a for a, b in itertools.pairwise(sizes)) < 20_000
