@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import warnings
 import weakref
 
 import numpy as np
@@ -290,7 +291,19 @@ def test_grad_of_a_non_leaf_is_none():
     x = leaf(3)
     h = x * 2
     h.sum().backward()
-    assert h.grad is None and h.grad_fn is not None and not h.is_leaf
+    with pytest.warns(UserWarning, match="not a leaf is read.*retain_grad"):
+        assert h.grad is None
+    assert h.grad_fn is not None and not h.is_leaf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kg.ones(2).grad is None and leaf(2).grad is None  # leaves
+        h = x * 2
+        h.retain_grad()
+        assert h.grad is None
+    compiled = kg.compile(lambda t: (t * 2).sum())
+    compiled(x.detach())
+    with pytest.warns(UserWarning, match="not a leaf"):  # recording puts the attribute back
+        assert (x * 2).grad is None
 
 
 # --- hooks --------------------------------------------------------------------------------------
@@ -688,6 +701,93 @@ def test_checkpoint_recomputes_the_same():
     b.backward()
     np.testing.assert_allclose(ga[0].array, x.grad.array)
     np.testing.assert_allclose(ga[1].array, w.grad.array)
+
+
+def test_checkpoint_where_only_parameters_require_grad():
+    """Their gradients come through the graph, so that grad() and higher orders see them."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.checkpoint import checkpoint as theirs
+
+    from kilograd.utils.checkpoint import checkpoint
+
+    rng = np.random.default_rng(0)
+    data, first, second, up = (rng.normal(size=s) for s in ((4, 3), (3, 5), (5, 2), (4, 2)))
+
+    def run(lib, checkpoint):
+        x, g = lib.tensor(data), lib.tensor(up)
+        w, v = (lib.tensor(a, requires_grad=True) for a in (first, second))
+        outer = v * 2  # not a leaf, and from outside
+
+        def block(x, scale=1.0, more=None):
+            return (lib.tanh(x @ w * scale) @ outer + more["b"].sum(), x + 1)
+
+        b = lib.tensor(data, requires_grad=True)
+        out, plain = checkpoint(block, x, scale=0.5, more={"b": b}, use_reentrant=False)
+        assert out.requires_grad
+        one = lib.autograd.grad((out * g).sum(), [w, v, b], create_graph=True)
+        two = lib.autograd.grad(sum((d**2).sum() for d in one), [w, v])
+        return [np.asarray(t.detach().numpy()) for t in (out, plain, *one, *two)]
+
+    for a, b in zip(run(kg, checkpoint), run(torch, theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_checkpoint_nested_and_freed():
+    from kilograd.utils.checkpoint import checkpoint
+
+    w = leaf(3, 3)
+    seen = []
+
+    def inner(h):
+        seen.append("inner")
+        return {"h": (h @ w).tanh(), "note": 7}
+
+    def outer(h):
+        seen.append("outer")
+        return checkpoint(inner, h)["h"].sin()
+
+    x = kg.tensor(np.random.default_rng(1).normal(size=(2, 3)))
+    up = kg.tensor(np.random.default_rng(2).normal(size=(2, 3)))
+    want = kg.autograd.grad(((x @ w).tanh().sin() * up).sum(), [w])[0]
+    y = checkpoint(outer, x)
+    assert seen == ["outer", "inner"]
+    (y * up).sum().backward()
+    np.testing.assert_allclose(w.grad.array, want.array)
+    assert checkpoint(inner, x)["note"] == 7
+    with kg.no_grad():
+        assert not checkpoint(outer, x).requires_grad
+    assert checkpoint(lambda t: t * 2, x).requires_grad is False
+    with pytest.raises(ValueError, match="determinism_check"):
+        checkpoint(inner, x, determinism_check="all")
+
+
+def test_checkpoint_notices_what_has_changed():
+    from kilograd.utils.checkpoint import checkpoint
+
+    w, x = leaf(3, 3), kg.zeros(2, 3, dtype=kg.float64)
+    y = checkpoint(lambda h: (h @ w).tanh(), x).sum()
+    x += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.backward()
+    sizes = iter([2, 1, 2, 1])
+    y = checkpoint(lambda h: (h @ w)[: next(sizes)], x).sum()
+    with pytest.raises(RuntimeError, match="gave other tensors when it was run again"):
+        y.backward()
+    entered = []
+
+    class Told:
+        def __init__(self, name):
+            self.name = name
+
+        def __enter__(self):
+            entered.append(self.name)
+
+        def __exit__(self, *_):
+            pass
+
+    y = checkpoint(lambda h: (h @ w).sin(), x, context_fn=lambda: (Told("first"), Told("later")))
+    y.sum().backward()
+    assert entered == ["first", "later"]
 
 
 def test_functional_jacobian_and_hessian():

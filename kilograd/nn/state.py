@@ -117,7 +117,9 @@ class State:
                 if p.grad is not None:
                     p.grad.data = fn(p.grad.data)
         for name, b in self._buffers.items():
-            if b is not None:
+            if is_lazy(b):  # waits for its shape as before, with the new dtype
+                b.data = fn(b.data)  # type: ignore[union-attr]
+            elif b is not None:
                 self._buffers[name] = self.__dict__[name] = fn(b)
         return self
 

@@ -11,24 +11,28 @@ class NonFiniteError(FloatingPointError):
     """The loss is NaN or infinite; the message names the step and the first bad tensor."""
 
 
-def first_bad_tensor(model: Any, forward: Callable[[], Any], inputs: Any) -> str:
+HINT = ". Try a smaller learning rate, or clip the gradients (clip_norm=)."
+
+
+def first_bad_tensor(model: Any, forward: Callable[[], Any], given: dict[str, Any]) -> str:
     """Which is the first that is not finite: an input, a parameter, a buffer, or a layer's output.
 
     Args:
         model: kilograd's or PyTorch's; called once more, its modes as they are.
         forward: calls the model.
-        inputs: a nest of what it is given.
+        given: what it is given, by the names to call it in the answer; nests.
     """
-    for where, x in _tensors(inputs, "the input batch"):
-        if _bad(x):
-            return f"{where} of shape {tuple(x.shape)} is not finite"
+    for name, nest in given.items():
+        for where, x in _tensors(nest, name):
+            if _bad(x):
+                return f"{where}, of shape {tuple(x.shape)}, is not finite"
     for kind, tensors in (
         ("parameter", model.named_parameters()),
         ("buffer", model.named_buffers()),
     ):
         for name, t in tensors:
             if _bad(t):
-                return f"{kind} '{name}' of shape {tuple(t.shape)} is not finite"
+                return f"{kind} '{name}' of shape {tuple(t.shape)} is not finite{HINT}"
     found: list[str] = []
 
     def watch(name: str) -> Callable[..., None]:
@@ -46,7 +50,7 @@ def first_bad_tensor(model: Any, forward: Callable[[], Any], inputs: Any) -> str
     finally:
         for h in handles:
             h.remove()
-    return found[0] if found else "it is the loss itself: the model's outputs are finite"
+    return (found[0] if found else "it is the loss itself: the model's outputs are finite") + HINT
 
 
 def _tensors(nest: Any, where: str) -> list[tuple[str, Any]]:

@@ -98,7 +98,7 @@ class Trainer:
         compile: bool = False,
     ) -> None:
         self.engine = engine_of(model)
-        if not isinstance(accumulate, int) or accumulate < 1:
+        if not isinstance(accumulate, (int, np.integer)) or accumulate < 1:
             raise ValueError(f"accumulate is a number of batches, at least 1, got {accumulate!r}")
         for name, limit in (("clip_norm", clip_norm), ("clip_value", clip_value)):
             if limit is not None and not limit > 0:
@@ -108,7 +108,6 @@ class Trainer:
         self.callbacks = [as_callback(c) for c in callbacks]
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
         self.compile = compile
-        self._sums = getattr(loss, "reduction", "mean") == "sum"  # the loss is that of all samples
         self._check_library()
         self.history = History()
         self.epoch = self.step = self.batch = 0
@@ -180,6 +179,12 @@ class Trainer:
         """The model's outputs."""
         return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs)
 
+    @property
+    def _sums(self) -> bool:
+        """Whether the loss is the sum over the samples of a batch, not their mean."""
+        options = getattr(self.loss, "keywords", {})  # of a functools.partial
+        return options.get("reduction", getattr(self.loss, "reduction", "mean")) == "sum"
+
     # --- training -----------------------------------------------------------------------------------
 
     def fit(
@@ -212,8 +217,8 @@ class Trainer:
             raise ValueError(
                 "fit() needs the loss and the optimizer: Trainer(model, loss, optimizer)"
             )
-        if not isinstance(epochs, int) or epochs < 0:
-            raise ValueError(f"epochs must be a number that is not negative, got {epochs!r}")
+        if not isinstance(epochs, (int, np.integer)) or isinstance(epochs, bool) or epochs < 0:
+            raise ValueError(f"epochs must be a whole number that is not negative, got {epochs!r}")
         self._asked = until = min(self._asked, self.epoch) + epochs
         if isinstance(train, Batches):
             self.batches = train
@@ -337,15 +342,13 @@ class Trainer:
         if math.isfinite(value):
             return value
         if self.compile:
-            where = (
-                "compile=False says where it came from, and stops before the weights are changed"
-            )
+            where = "compile=False says where it came from, and stops before the weights change"
         else:
-            where = first_bad_tensor(self.model, lambda: self.forward(batch), batch)
-        raise NonFiniteError(
-            f"the loss is {value} at step {self.step + 1}: {where}. Try a smaller learning rate, or "
-            "clip the gradients (clip_norm=)."
-        )
+            inputs, target = self.unpack(batch)
+            given = inputs[0] if isinstance(inputs, tuple) and len(inputs) == 1 else inputs
+            named = {"the input": given, "the target": target}
+            where = first_bad_tensor(self.model, lambda: self.forward(batch), named)
+        raise NonFiniteError(f"the loss is {value} at step {self.step + 1}: {where}")
 
     def _tell(self, event: str) -> None:
         for c in self._active:

@@ -572,3 +572,7 @@ def test_lazy_modules():
     fresh.load_state_dict(nn.Linear(4, 3).state_dict())
     assert fresh.weight.shape == (3, 4)
     assert copy.deepcopy(nn.LazyConv2d(2, 3))(kg.zeros(1, 4, 5, 5)).shape == (1, 2, 3, 3)
+    norm = nn.LazyBatchNorm1d().double()  # its running statistics wait for their shape, too
+    norm(kg.randn(4, 6, dtype=kg.float64))
+    assert norm.running_mean.shape == (6,) and norm.running_mean.dtype == kg.float64
+    assert norm.num_batches_tracked.dtype == kg.int64

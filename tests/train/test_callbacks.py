@@ -383,7 +383,10 @@ def test_an_epoch_that_was_ended_early_is_over(tmp_path, deterministic, lib):
 
     whole, _ = run("one", 7, None), run("two", 7)
     again = run("two", None)
-    assert whole.history["step"] == again.history["step"] + [22, 27]  # epochs asked for: 4, and 4 more
+    assert whole.history["step"] == again.history["step"] + [
+        22,
+        27,
+    ]  # epochs asked for: 4, and 4 more
     assert again.history["step"] == [5, 7, 12, 17]
     whole, again = whole.history["train_loss"], again.history["train_loss"]
     assert whole[:4] == again

@@ -1,5 +1,6 @@
 """The trainer: the same numbers as a loop written by hand, for kilograd's models and PyTorch's."""
 
+import functools
 import gc
 import itertools
 import weakref
@@ -333,11 +334,13 @@ def test_evaluate_is_that_of_all_samples(lib):
 
 def test_sum_and_mean_give_the_same_mean_loss():
     model = network()
-    values = [
-        Trainer(model, nn.CrossEntropyLoss(reduction=r)).evaluate(DataLoader(points(53), 7))["loss"]
-        for r in ("mean", "sum")
-    ]
-    assert values[0] == pytest.approx(values[1], rel=1e-6)
+    losses = [
+        nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum"),
+        functools.partial(nn.functional.cross_entropy, reduction="sum"),
+        functools.partial(nn.functional.cross_entropy),
+    ]  # fmt: skip
+    values = [Trainer(model, loss).evaluate(DataLoader(points(53), 7))["loss"] for loss in losses]
+    assert values == pytest.approx([values[0]] * 4, rel=1e-6)
 
 
 def test_measuring_leaves_modes_and_statistics(lib):
@@ -455,10 +458,15 @@ def test_a_loss_that_is_not_finite_names_where(lib):
     bad[3, 1] = float("nan")
     before = weights(model)
     with pytest.raises(
-        NonFiniteError, match=r"the loss is nan at step 1: the input batch\[0\] of shape \(8, 4\)"
+        NonFiniteError,
+        match=r"the loss is nan at step 1: the input, of shape \(8, 4\), is not finite$",
     ):
         trainer.fit([(bad, y)])
     same(before, weights(model))
+    with pytest.raises(NonFiniteError, match=r"the target\['b'\]\[1\], of shape \(8, 2\), is not"):
+        trainer.loss = lambda out, t: ((out - t["b"][1]) ** 2).mean()
+        trainer.fit([(x, {"a": 3, "b": [x, kg.full((8, 2), float("inf"))]})])
+    trainer.loss = lib.nn.CrossEntropyLoss()
     with kg.no_grad():
         model[2].weight.data[0, 0] = float("inf")
     with pytest.raises(
@@ -523,8 +531,10 @@ def test_what_does_not_fit_together(torch):
     for lacking in (Trainer(ours), Trainer(ours, nn.MSELoss()), Trainer(ours, optimizer=adam)):
         with pytest.raises(ValueError, match="needs the loss and the optimizer"):
             lacking.fit([points(8).tensors])
-    with pytest.raises(ValueError, match="epochs"):
-        trainer.fit([points(8).tensors], epochs=-1)
+    for wrong in (-1, True, 1.5, "2"):
+        with pytest.raises(ValueError, match="epochs"):
+            trainer.fit([points(8).tensors], epochs=wrong)
+    trainer.fit([points(8).tensors], epochs=np.int64(1))
     with pytest.raises(RuntimeError, match="once fit"):
         Trainer(ours).parts()
 
