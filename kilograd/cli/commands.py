@@ -206,7 +206,7 @@ class Run(Callback):
         self.epochs = self.bar.epochs = epochs
         test = DataLoader(self.test_set, 256)
         assert trainer.batches is not None
-        trainer.fit(trainer.batches, test, epochs=epochs, max_steps=max_steps, progress=False)
+        trainer.fit(trainer.batches, test, epochs=epochs, max_steps=max_steps)
         confusion = ConfusionMatrix(num_classes=len(self.classes))
         found = trainer.evaluate(test, metrics={"accuracy": Accuracy(), "confusion": confusion})
         files = self.save_results()

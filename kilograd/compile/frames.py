@@ -17,6 +17,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _PACKAGE = os.path.dirname(_HERE) + os.sep
 _NUMPY = os.path.dirname(np.__file__) + os.sep
 _TRACING = {os.path.join(_HERE, name) for name in ("tracer.py", "trace_state.py")}
+_STEP = os.path.join(_HERE, "step.py")
 _OPS = {apply.__code__, Node.shares.__code__, Op.__call__.__code__}  # in these an op is running
 
 
@@ -54,6 +55,8 @@ def given_by_user() -> bool:
     frame: Any = sys._getframe(1)
     last = None
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        if frame.f_code.co_filename == _STEP and frame.f_code.co_name == "_record":
+            return False  # what is recorded is a function of the library's own, as the Trainer's
         last, frame = frame, frame.f_back
     if last is None or _op_around(frame) is not None:
         return False

@@ -184,6 +184,13 @@ class Names:
         self._watched: set[Any] = set()
         for value in (fn, *given):
             self._follow(value)
+        owner = getattr(fn, "__self__", None)
+        if any(
+            _is_ours(c) for c in type(owner).__mro__[:-1]
+        ):  # such as a Trainer: what it is made of
+            for attribute, value in vars(owner).items():
+                if is_module(value) or is_optimizer(value) or callable(value):
+                    self._watch(owner, attribute)
         size = None
         while size != (size := (len(self._functions), len(self._objects), len(self.words))):
             for f in list(self._functions):
@@ -313,7 +320,7 @@ class Names:
                 if isinstance(getattr(type(o), name, None), types.MemberDescriptorType):
                     self._watch(o, name)
             return
-        for name in mine.keys() if _is_ours(type(o)) else self.words:
+        for name in list(mine if _is_ours(type(o)) else self.words):
             if not (name.startswith("__") or hasattr(type(o), name)) or name in mine:
                 self._watch(o, name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -72,7 +73,8 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """Epoch, position, and where the loader stands."""
         loader = self._places.state_dict()
-        return {"epoch": self.epoch, "position": self.position, "loader": loader}
+        sizes = _sizes(self.loader)
+        return {"epoch": self.epoch, "position": self.position, "loader": loader, "sizes": sizes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a place: the next iteration goes on from there.
@@ -81,9 +83,16 @@ class Batches:
         :class:`Checkpoint` puts there.
 
         Raises:
-            ValueError: the loader has other generators than the one whose place it was.
+            ValueError: the loader has other generators than the one whose place it was; or the place
+                is in the middle of an epoch of other batches, or of another number of samples.
         """
         position = state["position"]
+        for what, n in state.get("sizes", {}).items():
+            now = _sizes(self.loader).get(what, n)
+            if position and n != now:
+                raise ValueError(
+                    f"the place is in the middle of an epoch, with {what} {n}; the loader now has {now}"
+                )
         if "loader" in state:
             place = state["loader"]
         else:  # a file of an earlier kilograd
@@ -113,3 +122,13 @@ def _finds_places(loader: Any) -> bool:
     if isinstance(loader, DataLoader):  # a subclass may give other batches than those it counts
         return type(loader).__iter__ is DataLoader.__iter__
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def _sizes(loader: Any) -> dict[str, int]:
+    """What decides where in an epoch a number of batches leads to, as far as it can be known."""
+    found: dict[str, Any] = {"batch_size": getattr(loader, "batch_size", None)}
+    of: Any
+    for what, of in (("batches", loader), ("samples", getattr(loader, "dataset", None))):
+        with contextlib.suppress(TypeError):  # without a length
+            found[what] = len(of)
+    return {what: n for what, n in found.items() if isinstance(n, int)}

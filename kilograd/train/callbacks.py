@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kilograd.train.checkpoint import Checkpoint
-from kilograd.train.files import save
+from kilograd.train.files import file_form, save
 from kilograd.train.history import direction, is_number
 from kilograd.train.manager import CheckpointManager
 from kilograd.train.progress import Progress, progress
@@ -116,6 +116,8 @@ class BestModel(Callback):
     ) -> None:  # fmt: skip
         if min_delta < 0:
             raise ValueError(f"min_delta must not be negative, got {min_delta!r}")
+        if path is not None and file_form(path) == "npy":
+            raise ValueError(f"{path}: an .npy file holds one tensor, not a model's weights")
         self.path, self.monitor, self.restore = path, monitor, restore
         self.sign, self.min_delta = direction(monitor, mode), min_delta
         self.best: float | None = None
@@ -123,6 +125,7 @@ class BestModel(Callback):
         self.weights: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: Trainer) -> None:
+        _folder_of(self.path)
         self.best, self.weights = None, None
         self.epoch = self.waited = 0
 
@@ -144,10 +147,16 @@ class BestModel(Callback):
             trainer.model.load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
-        names = ("best", "epoch", "waited", "weights")
+        names = ("monitor", "sign", "best", "epoch", "waited", "weights")
         return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (state["monitor"], state["sign"]) != (self.monitor, self.sign):
+            raise ValueError(
+                f"{type(self).__name__} has watched {state['monitor']!r} in the run saved, here it "
+                f"watches {self.monitor!r}"
+                + (", the other way" * (state["monitor"] == self.monitor))
+            )
         vars(self).update(state)
 
 
@@ -199,6 +208,12 @@ def measured(trainer: Trainer, name: str, who: str) -> Any:
     return trainer.row[name]
 
 
+def _folder_of(path: Path_ | None) -> None:
+    """Raise FileNotFoundError if the folder of a file to be written is not there."""
+    if path is not None and not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {Path(path).parent}")
+
+
 def _bare(value: Any) -> Any:
     return value.detach() if hasattr(value, "detach") else value
 
@@ -239,11 +254,12 @@ class Schedule(Callback):
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = self.scheduler.state_dict()
-        return state
+        return {"type": type(self.scheduler).__name__, "state": self.scheduler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.scheduler.load_state_dict(state)
+        if (kind := type(self.scheduler).__name__) != state["type"]:
+            raise ValueError(f"the run saved has the schedule {state['type']}, this one {kind}")
+        self.scheduler.load_state_dict(state["state"])
 
 
 # --- checkpoints --------------------------------------------------------------------------------------
@@ -259,13 +275,17 @@ class Checkpoints(Callback):
     Args:
         folder: where to; or a :class:`CheckpointManager`.
         every: "epoch", or a number of steps, for long epochs.
-        resume: whether ``fit`` goes on from the newest checkpoint in the folder, if there is one.
+        resume: whether a trainer that has not been trained goes on from the newest checkpoint in the
+            folder, if there is one. (One that has been goes on from where it is.)
         keep_last: how many of the newest stay.
         keep_best: how many of the best stay besides.
         monitor: the value by which they are good.
         mode: "min" or "max"; by default the name says it.
         parts: what else to save and load, by name: anything with ``state_dict`` and
             ``load_state_dict``, or a random generator.
+
+    Raises:
+        ValueError: the checkpoint does not fit; or the optimizer has a parameter that no part saves.
     """
 
     order = 10  # when the others are done with the epoch
@@ -287,10 +307,20 @@ class Checkpoints(Callback):
         self.every, self.resume, self.parts = every, resume, parts or {}
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        self.manager.checkpoint = Checkpoint(**trainer.parts(), **self.parts)
-        if self.resume and self.manager.entries:
-            trainer.rehearse()
+        parts = {**trainer.parts(), **self.parts}
+        modules = [part for part in parts.values() if hasattr(part, "parameters")]
+        saved = {id(p) for module in modules for p in module.parameters()}
+        if any(id(p) not in saved for g in trainer.optimizer.param_groups for p in g["params"]):
+            raise ValueError(
+                "Checkpoints: the optimizer has a parameter that is neither the model's nor the "
+                "loss's: put it in a Module, and give Checkpoints(…, parts={'name': module})"
+            )
+        self.manager.checkpoint = Checkpoint(**parts)
+        if self.resume and not trainer.step and self.manager.entries:
             self.manager.resume()
+            if trainer.compile:
+                trainer.rehearse()
+                self.manager.resume()
 
     def on_step_end(self, trainer: Trainer) -> None:
         if self.every != "epoch" and trainer.step % self.every == 0:  # type: ignore[operator]
@@ -314,6 +344,9 @@ class CSVLog(Callback):
 
     def __init__(self, path: Path_) -> None:
         self.path = path
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        _folder_of(self.path)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         text = io.StringIO(newline="")
@@ -360,7 +393,7 @@ class TensorBoardLog(Callback):
 
     def on_step_end(self, trainer: Trainer) -> None:
         if self.every is not None and trainer.step % self.every == 0:
-            self._written().add_scalar("loss/step", trainer.tally.loss, trainer.step)
+            self._written().add_scalar("loss/step", trainer.loss_so_far, trainer.step)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         for name, value in trainer.row.items():
@@ -413,7 +446,7 @@ class ProgressBar(Callback):
         self.at = trainer.batch
         if time.monotonic() - self.told > 0.1:
             self.told = time.monotonic()
-            bar.set_postfix(loss=trainer.tally.loss)
+            bar.set_postfix(loss=trainer.loss_so_far)
 
     def on_epoch_end(self, trainer: Trainer) -> None:
         if self.bar is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from kilograd.functions.shape import cat
 from kilograd.nn.module import Module
 from kilograd.nn.utils import clip_grad_norm_, clip_grad_value_
 from kilograd.tensor import Tensor, wrap
+from kilograd.train.metrics.inputs import array_of
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Engine:
     """The few names that the training loop needs, from one library."""
 
     name: str
-    Module: type
-    Tensor: type
+    Module: Any
+    Tensor: Any
     tensor: Callable[[Any], Any]  # an array, or another library's tensor, as a tensor of this one
     cat: Callable[[list[Any]], Any]
     no_grad: Callable[[], Any]
@@ -44,7 +46,7 @@ class Engine:
 
         def joined(_: Any) -> Any:
             parts = next(columns)
-            if not isinstance(parts[0], self.Tensor) or not len(parts[0].shape):  # type: ignore[attr-defined]
+            if not isinstance(parts[0], self.Tensor) or not len(parts[0].shape):
                 raise TypeError(
                     "outputs are joined along the first axis of tensors, but the model gave "
                     f"{'a scalar' if hasattr(parts[0], 'shape') else type(parts[0]).__name__}"
@@ -69,11 +71,7 @@ def engine_of(model: Any) -> Engine:
 
 
 def _our_tensor(x: Any) -> Tensor:
-    if isinstance(x, Tensor):
-        return x
-    if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
-    return wrap(np.asarray(x))
+    return x if isinstance(x, Tensor) else wrap(np.array(array_of(x, "a batch")))  # a copy
 
 
 OURS = Engine(
@@ -81,16 +79,16 @@ OURS = Engine(
 )
 
 
-def _pytorch(torch: Any, model: Any) -> Engine:
-    def tensor(x: Any) -> Any:
-        if not isinstance(x, torch.Tensor):
-            a = x.detach().array if isinstance(x, Tensor) else x
-            usable = a.flags.writeable and min(a.strides, default=0) >= 0
-            x = torch.from_numpy(a if usable else a.copy())
-        return x.to(next(model.parameters(), x).device)
+def _their_tensor(model: Any, x: Any) -> Any:
+    torch = sys.modules["torch"]
+    if not isinstance(x, torch.Tensor):
+        x = torch.from_numpy(np.array(array_of(x, "a batch")))  # a copy
+    return x.to(next(model.parameters(), x).device)
 
+
+def _pytorch(torch: Any, model: Any) -> Engine:
     clip = torch.nn.utils
     return Engine(
-        "PyTorch", torch.nn.Module, torch.Tensor, tensor, torch.cat, torch.no_grad,
-        clip.clip_grad_norm_, clip.clip_grad_value_,
+        "PyTorch", torch.nn.Module, torch.Tensor, functools.partial(_their_tensor, model), torch.cat,
+        torch.no_grad, clip.clip_grad_norm_, clip.clip_grad_value_,
     )  # fmt: skip

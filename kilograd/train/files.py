@@ -54,7 +54,7 @@ def save(obj: Any, path: Path_, *, metadata: Mapping[str, str] | None = None) ->
     >>> load(path)
     {'layer.weight': tensor([1., 1.]), 'epoch': 3}
     """
-    form = _form(path)
+    form = file_form(path)
     if isinstance(obj, Module):
         raise TypeError(
             f"kg.save writes tensors, not the code of {type(obj).__name__}: model.save(path), or "
@@ -92,7 +92,7 @@ def load(path: Path_) -> Any:
         ValueError: an ending that is not one of these; pickles (``.pt``, ``.pth``, ``.bin``) among them.
         ImportError: a ``.safetensors`` file without the package safetensors.
     """
-    form = _form(path)
+    form = file_form(path)
     if form == "npy":
         with open(path, "rb") as f:
             try:
@@ -117,7 +117,12 @@ def read_metadata(path: Path_) -> dict[str, str]:
         return {k: v for k, v in found.text.items() if k not in (archive.TREE, archive.CHECKSUM)}
 
 
-def _form(path: Path_) -> str:
+def file_form(path: Path_) -> str:
+    """What the ending of a name stands for: "safetensors", "npz" or "npy".
+
+    Raises:
+        ValueError: it is none of these.
+    """
     ending = Path(path).suffix.lower()
     if ending in (".npy", ".npz"):
         return ending[1:]
@@ -173,7 +178,7 @@ def load_weights(model: Module, path: Path_, strict: bool = True) -> Incompatibl
         unexpected: bias
         weight: shape (2, 3) in the file, (2, 4) in the model
     """
-    if _form(path) == "npy":
+    if file_form(path) == "npy":
         raise ValueError(f"{path}: an .npy file holds one tensor, not a model's weights")
     with archive.opened(path) as found:
         found.check()

@@ -22,7 +22,7 @@ class Tally:
     def begin(self) -> None:
         """Forget everything; a new pass begins."""
         self.total: float | None = None  # until there is a loss
-        self.samples = 0
+        self.samples = 0.0
         self.metrics.reset()
         self._forget()
 
@@ -31,8 +31,8 @@ class Tally:
         self.targets: list[Any] = []
         self.waiting = 0
 
-    def add(self, loss: float | None, samples: int, scores: Any, targets: Any) -> None:
-        """Count a batch: its mean loss (None: none), and what the metrics compare."""
+    def add(self, loss: float | None, samples: float, scores: Any, targets: Any) -> None:
+        """Count a batch: its mean loss (None: none), how much it counts, what the metrics compare."""
         self.samples += samples
         if loss is not None:
             self.total = (self.total or 0.0) + loss * samples
@@ -49,7 +49,7 @@ class Tally:
         )
         if not alike or not s.ndim or not t.ndim:
             self._look()
-        if s.size + t.size > WAITING or not s.ndim or not t.ndim:
+        if s.size + t.size > WAITING or s.shape[:1] != t.shape[:1] or not s.ndim:
             self._look()
             self.metrics.update(s, t)
             return
@@ -69,14 +69,14 @@ class Tally:
     @property
     def loss(self) -> float | None:
         """The mean loss so far."""
-        return None if self.total is None else self.total / max(self.samples, 1)
+        return None if self.total is None else self.total / (self.samples or 1.0)
 
     def values(self, prefix: str = "") -> dict[str, Any]:
         """What was measured, by name; numbers are Python's."""
         self._look()
         found: dict[str, Any] = {} if self.total is None else {"loss": self.loss}
         found |= self.metrics.compute()
-        return {prefix + name: _plain(value) for name, value in found.items()}
+        return {prefix + name: plain(value) for name, value in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint in the middle of a pass keeps, also what the metrics have not seen yet."""
@@ -100,6 +100,6 @@ class Tally:
             m.load_state_dict(state["metrics"][name])
 
 
-def _plain(value: Any) -> Any:
-    """A number as Python's."""
-    return value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value
+def plain(value: Any) -> Any:
+    """A value as it is; a tensor or array of no dimension as Python's number."""
+    return value.item() if hasattr(value, "item") and value.shape == () else value

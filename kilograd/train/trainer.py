@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from kilograd.compile import compile as compiled
-from kilograd.compile.graph import mapped
+from kilograd.compile.graph import leaves, mapped
 from kilograd.train.batches import Batches
 from kilograd.train.callbacks import Callback, ProgressBar, as_callback
 from kilograd.train.engine import engine_of
 from kilograd.train.history import History
+from kilograd.train.metrics.inputs import array_of
 from kilograd.train.metrics.metric import MetricCollection
 from kilograd.train.nonfinite import NonFiniteError, first_bad_tensor
-from kilograd.train.tally import Tally
+from kilograd.train.tally import Tally, plain
 
 TARGETS = ("target", "targets", "label", "labels", "y")
 Metrics = Mapping[str, Any] | Sequence[Any]
@@ -29,6 +30,9 @@ Metrics = Mapping[str, Any] | Sequence[Any]
 
 class Trainer:
     """Trains a model, and measures it.
+
+    ``fit`` puts the whole model into training mode, and back. What must not be (a batch norm that is
+    frozen) a callback may put into evaluation mode in ``on_fit_start``.
 
     A batch is ``(x, target)``, or ``(x1, x2, …, target)``, or a dict in which one of "target",
     "targets", "label", "labels" and "y" is the target and the rest are the model's keyword
@@ -45,8 +49,8 @@ class Trainer:
             names in the history are ``train_`` and ``val_`` with the dict's names.
         callbacks: see :class:`Callback`; a plain function is called after each epoch with the trainer.
         accumulate: how many batches make one step of the optimizer. The gradient is that of one
-            large batch: each counts by its number of samples (or, where ``loss.reduction`` is "sum",
-            as it is).
+            large batch: each has the weight of what it counts (:meth:`count`); where the loss has
+            ``reduction="sum"``, they are added up.
         clip_norm: the largest norm of all gradients together, see ``clip_grad_norm_``.
         clip_value: the largest absolute value of a gradient, see ``clip_grad_value_``.
         compile: whether the step (forward, backward, clipping, optimizer) and evaluation run under
@@ -58,7 +62,6 @@ class Trainer:
         step: how many steps the optimizer has made.
         row: what was measured in this epoch; callbacks may add to it.
         batch: how many batches this epoch has had.
-        loss_so_far: the mean loss of this epoch so far.
 
     Raises:
         TypeError: the model is of neither library, or the loss or the optimizer is not of its.
@@ -105,6 +108,10 @@ class Trainer:
                 raise ValueError(f"{name} must be positive, got {limit!r}")
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.metrics = MetricCollection(metrics)
+        if "loss" in self.metrics:
+            raise ValueError(
+                "a metric must not be called 'loss': the mean loss is measured as well"
+            )
         self.callbacks = [as_callback(c) for c in callbacks]
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
         self.compile = compile
@@ -165,7 +172,11 @@ class Trainer:
         return tuple(batch[:-1]), batch[-1]
 
     def forward(self, batch: Any) -> tuple[Any, Any]:
-        """The loss of a batch (None without a loss function) and the model's outputs."""
+        """The loss of a batch (None without a loss function) and the model's outputs.
+
+        With ``compile``, what it reads of other objects must be tensors, modules, or plain values
+        that are attributes of the trainer or the model, and not inside a list or a history.
+        """
         inputs, target = self.unpack(batch)
         outputs = self.outputs(inputs)
         if self.loss is None:
@@ -179,11 +190,36 @@ class Trainer:
         """The model's outputs."""
         return self.model(**inputs) if isinstance(inputs, Mapping) else self.model(*inputs)
 
+    def count(self, batch: Any) -> float:
+        """How much a batch counts, in means over batches and among those of one step.
+
+        That is what its loss is the mean of: its samples; or, where the loss has an ``ignore_index``
+        or a ``weight`` for each class, the targets that are not ignored, each by its weight. Override
+        it for a loss that is a mean of something else. A batch that counts nothing is left out.
+        """
+        inputs, target = self.unpack(batch)
+        ignored, weight = self._option("ignore_index", None), self._option("weight", None)
+        if ignored is not None and hasattr(target, "dtype"):
+            classes = array_of(target, "the targets")
+            if classes.dtype.kind in "iu":
+                kept = classes[classes != ignored]
+                return kept.size if weight is None else float(array_of(weight, "")[kept].sum())
+        return _samples(inputs if target is None else target)
+
+    def _option(self, name: str, default: Any) -> Any:
+        """An option of the loss, a layer or a ``functools.partial`` of a function."""
+        given = getattr(self.loss, "keywords", {})
+        return given[name] if name in given else getattr(self.loss, name, default)
+
     @property
     def _sums(self) -> bool:
-        """Whether the loss is the sum over the samples of a batch, not their mean."""
-        options = getattr(self.loss, "keywords", {})  # of a functools.partial
-        return options.get("reduction", getattr(self.loss, "reduction", "mean")) == "sum"
+        """Whether the loss is the sum over what a batch counts, not the mean."""
+        return bool(self._option("reduction", "mean") == "sum")
+
+    @property
+    def loss_so_far(self) -> float | None:
+        """The mean loss of this epoch so far."""
+        return self.tally.loss
 
     # --- training -----------------------------------------------------------------------------------
 
@@ -223,12 +259,12 @@ class Trainer:
         if isinstance(train, Batches):
             self.batches = train
         elif self.batches is None or self.batches.loader is not train:
-            self.batches = Batches(train)
+            self.batches = Batches(_batches(train))
         self.validation = validation
         self._stopping = False
-        self._active = sorted(
-            [*self.callbacks, ProgressBar(progress, until)], key=lambda c: c.order
-        )
+        bars = [c for c in self.callbacks if isinstance(c, ProgressBar)]
+        more = [] if bars else [ProgressBar(progress, until)]
+        self._active = sorted([*self.callbacks, *more], key=lambda c: c.order)
         with contextlib.ExitStack() as closing:  # all of it is done, whatever raises
             closing.callback(_put_back, self._modes())
             for c in self._active:
@@ -255,20 +291,24 @@ class Trainer:
         """One pass over the batches, or the rest of one."""
         assert self.batches is not None
         began = time.perf_counter()
+        over = self._midway and not self.batches.position  # the checkpoint is of its last step
         if not self._midway:
             self.tally.begin()
             self.batch = 0
             self.batches.restart()  # the checkpoint may be of an epoch that was ended by stop()
         self._midway = False
         each_step = [c for c in self._active if type(c).on_step_end is not Callback.on_step_end]
-        batches: Any = iter(self.batches)
+        batches = (
+            batch for batch in (() if over else self.batches)
+        )  # can be closed, whatever they are
         try:
             while not self._at_end(max_steps):
-                group = list(itertools.islice(batches, self.accumulate))
+                group = [*map(self.engine.batch, itertools.islice(batches, self.accumulate))]
                 if not group:
                     break
-                self._learn_group(group)
                 self.batch += len(group)
+                if not self._learn_group(group):
+                    continue
                 self.step += 1
                 for c in each_step:
                     c.on_step_end(self)
@@ -279,28 +319,31 @@ class Trainer:
                 f"there was no batch in epoch {self.epoch + 1}: give fit() a DataLoader or a list, which "
                 "can be gone through again (a generator cannot), and one that is not empty"
             )
-        self.epoch += 1
-        self.row = {"epoch": self.epoch, "step": self.step, **self.tally.values("train_")}
+        row = {"epoch": self.epoch + 1, "step": self.step, **self.tally.values("train_")}
         self.tally.begin()
         self.batch = 0
         if self.validation is not None:
             measured = self.evaluate(self.validation)
-            self.row |= {f"val_{name}": value for name, value in measured.items()}
-        self.row["seconds"] = time.perf_counter() - began
+            row |= {f"val_{name}": value for name, value in measured.items()}
+        self.row = row | {"seconds": time.perf_counter() - began}
+        self.epoch += 1
         self.history.rows.append(self.row)
 
-    def _learn_group(self, group: list[Any]) -> None:
-        """One step of the optimizer, from one batch or from several."""
-        group = [self.engine.batch(b) for b in group]
-        sizes = [_samples(b) for b in group]
+    def _learn_group(self, group: list[Any]) -> bool:
+        """One step of the optimizer, from one batch or from several; whether there was anything to learn."""
+        counted = [(b, n) for b in group if (n := self.count(b))]
+        group, counts = [b for b, _ in counted], [n for _, n in counted]
         alone = self._sums or len(group) == 1
-        weights = [1.0 if alone else n / sum(sizes) for n in sizes]
+        weights = [1.0 if alone else n / sum(counts) for n in counts]
         results: list[Any] = []
 
         def learn() -> None:
             results.clear()
             for i, (batch, weight) in enumerate(zip(group, weights, strict=True)):
-                how = (i == 0, i == len(group) - 1, weight)
+                scale = None if weight == 1.0 else weight
+                if scale is not None and self.compile:  # as a number it would be one more program
+                    scale = self.engine.tensor(np.asarray(scale))
+                how = (i == 0, i == len(group) - 1, scale, self.clip_norm, self.clip_value)
                 if type(batch) in (list, tuple):
                     results.append(self._learn(*how, *batch))
                 else:
@@ -310,29 +353,40 @@ class Trainer:
             learn()
             return sum(loss * w for (loss, _), w in zip(results, weights, strict=True))
 
-        if self._closure:
+        if self._closure and group:
             self.optimizer.step(closure)
         else:
             learn()
-        for batch, n, (loss, outputs) in zip(group, sizes, results, strict=True):
-            value = self._finite(loss, batch)
-            self.tally.add(value / n if self._sums else value, n, outputs, self.unpack(batch)[1])
+        for (batch, n), (loss, outputs) in zip(counted, results, strict=True):
+            self._note(self.tally, batch, n, self._finite(loss, batch), outputs)
+        return bool(group)
 
-    def _learn(self, first: bool, last: bool, weight: float, *parts: Any, batch: Any = None) -> Any:
+    def _note(self, tally: Tally, batch: Any, n: float, loss: float | None, outputs: Any) -> None:
+        if loss is not None and self._sums:
+            loss /= n
+        tally.add(loss, n, outputs, self.unpack(batch)[1] if len(tally.metrics) else None)
+
+    def _learn(
+        self, first: bool, last: bool, weight: Any, norm: float | None, value: float | None,
+        *parts: Any, batch: Any = None,
+    ) -> Any:  # fmt: skip
         """Forward and backward; the first of a step forgets old gradients, the last one updates."""
         batch = parts if batch is None else batch
         if first:
             self.optimizer.zero_grad()
         loss, outputs = self.forward(batch)
+        if not isinstance(loss, self.engine.Tensor) or loss.numel() != 1:
+            of = f" of shape {tuple(loss.shape)}" if hasattr(loss, "shape") else ""
+            raise TypeError(f"the loss must be a scalar tensor, got {type(loss).__name__}{of}")
         if not self.compile:
             self._finite(loss, batch)
-        (loss if weight == 1.0 else loss * weight).backward()
+        (loss if weight is None else loss * weight).backward()
         if last:
             params = [p for g in self.optimizer.param_groups for p in g["params"]]
-            if self.clip_norm is not None:
-                self.engine.clip_norm(params, self.clip_norm)
-            if self.clip_value is not None:
-                self.engine.clip_value(params, self.clip_value)
+            if norm is not None:
+                self.engine.clip_norm(params, norm)
+            if value is not None:
+                self.engine.clip_value(params, value)
             if not self._closure:
                 self.optimizer.step()
         return loss.detach(), _detached(outputs)
@@ -353,6 +407,7 @@ class Trainer:
     def _tell(self, event: str) -> None:
         for c in self._active:
             getattr(c, event)(self)
+            self.row.update({k: plain(v) for k, v in self.row.items()})
 
     # --- measuring ----------------------------------------------------------------------------------
 
@@ -371,12 +426,11 @@ class Trainer:
         """
         tally = Tally(self._measures if metrics is None else MetricCollection(metrics))
         with self._measuring():
-            for batch in map(self.engine.batch, batches):
-                loss, outputs = self._forward(batch)
-                value, n = None if loss is None else float(loss.detach()), _samples(batch)
-                if value is not None and self._sums:
-                    value /= n
-                tally.add(value, n, outputs, self.unpack(batch)[1])
+            for batch in map(self.engine.batch, _batches(batches)):
+                if n := self.count(batch):
+                    loss, outputs = self._forward(batch)
+                    value = None if loss is None else float(loss.detach())
+                    self._note(tally, batch, n, value, outputs)
         if not tally.samples:
             raise ValueError("evaluate(): there are no batches, or no samples in them")
         return tally.values()
@@ -397,7 +451,7 @@ class Trainer:
         if isinstance(batches, np.ndarray) or hasattr(batches, "detach"):
             batches = [(batches,)]
         with self._measuring():
-            inputs = (self.unpack(batch)[0] for batch in map(self.engine.batch, batches))
+            inputs = (self.unpack(batch)[0] for batch in map(self.engine.batch, _batches(batches)))
             outputs = [self.outputs(x) for x in inputs]
         if not outputs:
             raise ValueError("predict(): there are no batches")
@@ -427,9 +481,13 @@ class Trainer:
         """What a :class:`Checkpoint` of the run is made of: ``Checkpoint(**trainer.parts())``."""
         if self.batches is None:
             raise RuntimeError("the batches are known once fit() has begun")
-        return {
+        found = {
             "model": self.model, "optimizer": self.optimizer, "batches": self.batches, "trainer": self,
         }  # fmt: skip
+        loss: Any = self.loss
+        if hasattr(loss, "state_dict") and loss.state_dict():
+            found["loss"] = loss
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, history and the callbacks' states; with the sums so far in the middle of an epoch."""
@@ -468,45 +526,63 @@ class Trainer:
         return named
 
     def rehearse(self) -> None:
-        """Compile what training will run, with one batch of each size; all values change.
+        """Compile what training will run, with batches of each size; all values change.
 
         A compiled step begins with eager steps, which may round differently. A run that is resumed
         makes them before the checkpoint is loaded, and then goes on as if it had not stopped.
         """
-        for batches, learns in ((self.batches, True), (self.validation, False)):
-            if batches is None or not self.compile:
-                continue
-            loader = batches.loader if isinstance(batches, Batches) else batches
-            for batch in _sizes(next(iter(loader), None), loader):
-                for _ in range(4):
-                    if learns:
-                        with contextlib.suppress(NonFiniteError):
-                            self._learn_group([batch] * self.accumulate)
-                    else:
-                        self.evaluate([batch])
+        if not self.compile or self.batches is None:
+            return
+        self.batches.restart()  # a place at the end of an epoch would leave nothing
+        for group in _sizes(self.batches.loader, self.accumulate):
+            for _ in range(4):
+                with contextlib.suppress(NonFiniteError):
+                    self._learn_group([*map(self.engine.batch, group)])
+        for group in _sizes([] if self.validation is None else self.validation, 1):
+            for _ in range(4):
+                self.evaluate(group)
         self.tally.begin()
 
 
-def _sizes(first: Any, loader: Any) -> Iterator[Any]:
-    """A batch, and the same one cut to the size of the last."""
-    if first is None:
-        return
-    yield first
-    n = _samples(first)
-    with contextlib.suppress(TypeError, AttributeError):
-        rest = len(loader.dataset) % n
-        if rest and not loader.drop_last:
-            yield mapped(lambda x: x[:rest], first)
+def _sizes(loader: Any, k: int) -> list[list[Any]]:
+    """Groups of k batches of each combination of sizes that there is, as far as can be known."""
+    if isinstance(loader, (list, tuple)):
+        groups = [list(loader[i : i + k]) for i in range(0, len(loader), k)]
+        return list({tuple(map(_samples, g)): g for g in groups}.values())
+    full = next(iter(loader), None)
+    if full is None:
+        return []
+    last, rest = full, 0
+    with contextlib.suppress(TypeError, AttributeError):  # without a length, or no dataset
+        rest = len(loader) % k
+        if not loader.drop_last and (samples := len(loader.dataset) % _samples(full)):
+            last = mapped(lambda x: x[:samples], full)
+    return [[full] * k, [*[full] * ((rest or k) - 1), last]]
 
 
-def _samples(batch: Any) -> int:
-    """How many samples a batch has: the length of its first tensor."""
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    if isinstance(batch, (list, tuple)):
-        return _samples(batch[0]) if batch else 0
-    shape = getattr(batch, "shape", None)
-    return int(shape[0]) if shape is not None and len(shape) else 1
+def _samples(nest: Any) -> int:
+    """How many samples there are: the length of the first tensor, or of a list of other things."""
+    if isinstance(nest, (list, tuple)) and not any(hasattr(x, "shape") for x in leaves(nest)):
+        return len(nest[0]) if nest and isinstance(nest[0], (list, tuple)) else len(nest)
+    for x in leaves(nest):
+        if hasattr(x, "shape") and len(x.shape):
+            return int(x.shape[0])
+    return 1
+
+
+def _batches(given: Any) -> Any:
+    """What was given, unless it is a dataset of samples.
+
+    Raises:
+        TypeError: it is.
+    """
+    kinds = {c.__name__ for c in type(given).__mro__}
+    if "Dataset" in kinds and "IterableDataset" not in kinds and hasattr(given, "__getitem__"):
+        name = type(given).__name__
+        raise TypeError(
+            f"{name} gives samples, not batches: DataLoader({name.lower()}, batch_size=32)"
+        )
+    return given
 
 
 def _detached(nest: Any) -> Any:

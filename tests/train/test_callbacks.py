@@ -278,7 +278,7 @@ def deterministic():
     kg.use_deterministic_algorithms(False)
 
 
-def new_run(lib, folder=None, every="epoch", compile=False, seed=1):
+def new_run(lib, folder=None, every="epoch", compile=False, seed=1, accumulate=1):
     """A run with everything that has a state.
 
     Under compile, batches of a size are computed eagerly at first: the last one, smaller, would still
@@ -304,6 +304,7 @@ def new_run(lib, folder=None, every="epoch", compile=False, seed=1):
         callbacks.append(Checkpoints(folder, every=every))
     trainer = Trainer(
         model, lib.nn.CrossEntropyLoss(), optimizer, callbacks=callbacks, compile=compile,
+        accumulate=accumulate,
         metrics={"accuracy": Accuracy(), "auc": ROCAUC(logits=True), "log_loss": LogLoss(logits=True)},
     )  # fmt: skip
     samples, tests = (50, 27) if compile else (46, 24)
@@ -332,18 +333,22 @@ class Kill(Callback):
 
 
 @pytest.mark.parametrize(
-    ("every", "kill"), [("epoch", 11), ("epoch", 15), (1, 12), (3, 14), (1, 15)]
+    ("every", "kill", "accumulate"),
+    [("epoch", 11, 1), ("epoch", 15, 1), (1, 12, 1), (3, 14, 1), (1, 15, 1), (1, 8, 2), (1, 9, 2)],
 )
-def test_a_run_that_was_killed_goes_on_bit_for_bit(tmp_path, deterministic, engine, every, kill):
+def test_a_run_that_was_killed_goes_on_bit_for_bit(
+    tmp_path, deterministic, engine, every, kill, accumulate
+):
+    """Also between the last step of an epoch and its evaluation (15 steps; 9 of two batches)."""
     lib, compile = engine
-    whole, train, test = new_run(lib, compile=compile)
+    whole, train, test = new_run(lib, compile=compile, accumulate=accumulate)
     whole.fit(train, test, epochs=6)
     folder = tmp_path / "run"
-    first, train, test = new_run(lib, folder, every, compile)
+    first, train, test = new_run(lib, folder, every, compile, accumulate=accumulate)
     first.callbacks.append(Kill(kill))
     with pytest.raises(Killed):
         first.fit(train, test, epochs=6)
-    second, train, test = new_run(lib, folder, every, compile, seed=77)  # another process' numbers
+    second, train, test = new_run(lib, folder, every, compile, 77, accumulate)  # another seed
     second.fit(train, test, epochs=6)
     (rows, last, *best), (rows2, last2, *best2) = compared(whole), compared(second)
     assert rows == rows2
@@ -377,19 +382,16 @@ def test_an_epoch_that_was_ended_early_is_over(tmp_path, deterministic, lib):
 
     def run(name, *steps):
         trainer, train, test = new_run(lib, tmp_path / name)
+        trainer.callbacks[2].restore = False  # the best weights would be those of the second run
         for limit in steps:
             trainer.fit(train, test, epochs=4, max_steps=limit)
         return trainer
 
     whole, _ = run("one", 7, None), run("two", 7)
     again = run("two", None)
-    assert whole.history["step"] == again.history["step"] + [
-        22,
-        27,
-    ]  # epochs asked for: 4, and 4 more
-    assert again.history["step"] == [5, 7, 12, 17]
-    whole, again = whole.history["train_loss"], again.history["train_loss"]
-    assert whole[:4] == again
+    assert whole.history["step"] == [5, 7, 12, 17, 22, 27]  # 4 epochs more than the two
+    assert again.history["step"] == [5, 7, 12, 17]  # 4 in all
+    assert whole.history["train_loss"][:4] == again.history["train_loss"]
 
 
 def test_the_best_and_the_last_are_kept(tmp_path):
@@ -428,9 +430,12 @@ def test_a_run_of_another_make_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"has the callbacks \[\], this one \['EarlyStopping'\]"):
         other.fit(LOADER)
     same(before, weights(other.model))
-    trainer_of(Checkpoints(tmp_path / "mid", every=1), metrics=[Accuracy()]).fit(
-        LOADER, max_steps=1
-    )
+    with pytest.raises(Killed):
+        trainer_of(Checkpoints(tmp_path / "mid", every=1), Kill(1), metrics=[Accuracy()]).fit(
+            LOADER
+        )
+    with pytest.raises(ValueError, match=r"the metrics saved are \['Accuracy'\], those here \[\]"):
+        trainer_of(Checkpoints(tmp_path / "mid")).fit(LOADER)
 
 
 def test_a_run_killed_by_the_system_goes_on(tmp_path):
@@ -500,8 +505,6 @@ def test_csv(tmp_path):
     assert [r["val_loss"] for r in rows] == ["1.5", "", "0.25"]
     assert [r["note"] for r in rows] == ["a,b", 'say "hi"', ""]
     assert [float(r["train_loss"]) for r in rows] == trainer.history["train_loss"]
-    with pytest.raises(OSError, match="nowhere"):
-        trainer_of(CSVLog(tmp_path / "nowhere" / "log.csv")).fit(LOADER)
 
 
 def test_tensorboard(tmp_path):
@@ -530,8 +533,11 @@ def test_progress_bars(capfd):
     text = capfd.readouterr().err
     assert "epoch 1/2" in text and "epoch 2/2" in text
     assert "2/2" in text.rsplit("epoch 2/2", 1)[1] and "val_loss=0.25" in text
-    trainer_of(ProgressBar(show=True)).fit(iter_twice(), epochs=1)  # of unknown length
-    assert "epoch 1" in capfd.readouterr().err
+    trainer_of(ProgressBar(show=True)).fit(
+        iter_twice(), epochs=1, progress=True
+    )  # of unknown length
+    text = capfd.readouterr().err
+    assert "epoch 1" in text and "epoch 1/1" not in text  # one bar, the one that was given
 
 
 class iter_twice:
@@ -577,3 +583,125 @@ def test_datasets_of_arrays_too():
     trainer = trainer_of(EarlyStopping(3, monitor="train_loss"))
     assert trainer.fit(arrays, epochs=2)["epoch"] == [1, 2]
     assert isinstance(trainer.model, nn.Module)
+
+
+# --- what a run may not do, or must notice -------------------------------------------------------------
+
+
+def test_a_second_fit_goes_on_from_where_the_trainer_is(tmp_path):
+    """Not from the newest checkpoint: what was changed in between stays changed."""
+    stopping = EarlyStopping(1, monitor="train_loss", min_delta=100.0, restore=False)
+    trainer = trainer_of(stopping, Checkpoints(tmp_path / "run"))
+    own = DataLoader(points(20), 10, shuffle=True, generator=kg.Generator())
+    trainer.fit(own, epochs=4)
+    assert trainer.epoch == 2
+    trainer.optimizer.param_groups[0]["lr"] = 1e-12
+    with kg.no_grad():
+        trainer.model[0].weight.fill_(0.5)
+    trainer.fit(LOADER, epochs=1)  # another loader, too
+    assert trainer.epoch == 3 and trainer.optimizer.param_groups[0]["lr"] == 1e-12
+    np.testing.assert_allclose(trainer.model[0].weight.detach().numpy(), 0.5, atol=1e-6)
+
+
+def test_parameters_of_the_loss_are_saved(tmp_path, lib):
+    class Weighted(lib.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = lib.nn.Parameter(lib.ones(2))
+
+        def forward(self, out, target):
+            return lib.nn.functional.cross_entropy(out * self.scale, target)
+
+    def run(epochs):
+        trainer = trainer_of(Checkpoints(tmp_path / "run"), lib=lib)
+        trainer.loss = Weighted()
+        trainer.optimizer.add_param_group({"params": [*trainer.loss.parameters()]})
+        trainer.fit(LOADER, epochs=epochs)
+        return weights(trainer.loss)
+
+    first = run(2)
+    assert abs(first[0] - 1).max() > 0.01
+    same(run(2), first)
+    lost = trainer_of(Checkpoints(tmp_path / "other"), lib=lib)
+    free = lib.nn.Parameter(lib.ones(3))
+    lost.optimizer.add_param_group({"params": [free]})
+    with pytest.raises(ValueError, match="a parameter that is neither the model's nor the loss's"):
+        lost.fit(LOADER)
+    holder = lib.nn.ParameterList([free])
+    lost.callbacks = [Checkpoints(tmp_path / "other", parts={"more": holder})]
+    lost.fit(LOADER)
+
+
+def test_a_place_in_an_epoch_of_other_batches_is_refused(tmp_path, lib):
+    def run(*given, kill=None):
+        callbacks = [Checkpoints(tmp_path / "run", every=1), *([Kill(kill)] if kill else [])]
+        trainer_of(*callbacks, lib=lib).fit(DataLoader(*given), epochs=2)
+
+    with pytest.raises(Killed):
+        run(points(40), 4, kill=3)
+    for other, what in (
+        ((points(40), 8), "batch_size 4; the loader now has 8"),
+        ((points(38), 4), "samples 40; the loader now has 38"),
+    ):
+        with pytest.raises(ValueError, match=f"in the middle of an epoch, with {what}"):
+            run(*other)
+    trainer = trainer_of(Checkpoints(tmp_path / "run", every=1), lib=lib)
+    with pytest.raises(ValueError, match="with batches 10; the loader now has 2"):
+        trainer.fit([tuple(points(8).tensors)] * 2)
+    run(points(40), 4)  # to its end
+    run(points(38), 8)  # between epochs, other batches are no matter
+
+
+def test_callbacks_of_another_kind_are_refused(tmp_path):
+    trainer_of(EarlyStopping(9, monitor="train_loss"), Checkpoints(tmp_path / "a")).fit(LOADER)
+    for other, match in (
+        (EarlyStopping(9, monitor="lr", mode="min"), "has watched 'train_loss' in the run saved"),
+        (EarlyStopping(9, monitor="train_loss", mode="max"), "the other way"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            trainer_of(other, Checkpoints(tmp_path / "a")).fit(LOADER)
+    for kind in ("StepLR", "CosineAnnealingLR"):
+        trainer = trainer_of(Checkpoints(tmp_path / "b"))
+        scheduler = getattr(kg.optim.lr_scheduler, kind)(trainer.optimizer, 5)
+        trainer.callbacks.append(Schedule(scheduler))
+        if kind == "StepLR":
+            trainer.fit(LOADER)
+        else:
+            with pytest.raises(ValueError, match="schedule StepLR, this one CosineAnnealingLR"):
+                trainer.fit(LOADER)
+
+
+def test_a_refused_compiled_run_is_as_it_was(tmp_path):
+    trainer_of(Checkpoints(tmp_path / "a")).fit(LOADER)
+    other = trainer_of(
+        EarlyStopping(monitor="train_loss"), Checkpoints(tmp_path / "a"), compile=True
+    )
+    before = weights(other.model)
+    with pytest.raises(ValueError, match="callbacks"):
+        other.fit(LOADER)
+    same(before, weights(other.model))
+    assert not other.optimizer.state
+
+
+def test_scalars_in_a_row_are_numbers(tmp_path):
+    values = [1.0, 0.9, 0.8, 0.7]
+    for kind in (np.float32, kg.tensor, np.array):
+        stopping = EarlyStopping(2, monitor="speed", mode="min")
+        speed = Script(speed=[kind(v) for v in values])
+        trainer = trainer_of(speed, stopping, CSVLog(tmp_path / "x.csv"))
+        history = trainer.fit(LOADER, epochs=4)
+        assert history["speed"] == pytest.approx(values) and type(history["speed"][0]) is float
+        assert stopping.best == pytest.approx(0.7) and history.best("speed", "min")["epoch"] == 4
+        assert "speed" in (tmp_path / "x.csv").read_text().splitlines()[0]
+
+
+def test_files_that_cannot_be_written_are_known_at_once(tmp_path):
+    with pytest.raises(ValueError, match="pickles"):
+        BestModel(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="one tensor"):
+        BestModel(tmp_path / "x.npy")
+    for c in (BestModel(tmp_path / "no" / "x.npz"), CSVLog(tmp_path / "no" / "x.csv")):
+        trainer = trainer_of(c)
+        with pytest.raises(FileNotFoundError, match="there is no folder"):
+            trainer.fit(LOADER)
+        assert trainer.step == 0

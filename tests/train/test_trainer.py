@@ -1,8 +1,10 @@
 """The trainer: the same numbers as a loop written by hand, for kilograd's models and PyTorch's."""
 
+import copy
 import functools
 import gc
 import itertools
+import pickle
 import weakref
 
 import numpy as np
@@ -622,3 +624,261 @@ def test_memory_is_flat():
     finally:
         tracemalloc.stop()
     assert max(b - a for a, b in itertools.pairwise(sizes)) < 20_000
+
+
+# --- compiled steps ------------------------------------------------------------------------------------
+
+
+def test_the_step_is_compiled():
+    """Also from arrays, from batches that vary in size, and with all that goes with a step."""
+    x, y = (t.numpy() for t in points(40).tensors)
+    arrays = [(x[i : i + n], y[i : i + n]) for i, n in ((0, 10), (10, 10), (20, 10), (30, 6))]
+    for accumulate, batches in itertools.product((1, 3), (arrays, DataLoader(points(36), 10))):
+        model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.2), nn.Linear(8, 2))
+        trainer = Trainer(
+            model, nn.CrossEntropyLoss(), kg.optim.Adam(model.parameters()),
+            metrics=[Accuracy()], compile=True, clip_norm=1.0, accumulate=accumulate,
+        )  # fmt: skip
+        trainer.fit(batches, batches, epochs=6)
+        for fn in (trainer._learn, trainer._forward):
+            assert not fn.eager and sum(p.runs for each in fn.programs.values() for p in each) >= 8
+    sizes = np.random.default_rng(0).integers(3, 9, 200)  # all weights differ, programs do not
+    trainer.fit([(x[:n], y[:n]) for n in sizes], epochs=1)
+    assert trainer._learn.recordings and sum(trainer._learn.recordings.values()) < 60
+
+
+SCALE = 1.0
+
+
+def test_what_is_changed_between_fits_is_noticed_by_a_compiled_step():
+    def factors(out, y):
+        return nn.functional.cross_entropy(out * SCALE, y)
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.scale, self.options = network(), 1.0, {"k": 1.0}
+
+        def forward(self, x):
+            return self.inner(x) * self.scale * self.options["k"]
+
+    def renewed(t):
+        t.model = Own()
+        t.optimizer = kg.optim.SGD(t.model.parameters(), lr=0.1)
+
+    def scaled(t):
+        global SCALE
+        SCALE = 3.0
+
+    changes = {
+        "global": scaled,
+        "loss": lambda t: setattr(t, "loss", nn.MultiMarginLoss()),
+        "loss's": lambda t: setattr(t.loss, "label_smoothing", 0.3),
+        "model's": lambda t: setattr(t.model, "scale", 2.0),
+        "model's options": lambda t: t.model.options.update(k=0.5),
+        "model": renewed,
+        "optimizer": lambda t: setattr(t, "optimizer", kg.optim.SGD(t.model.parameters(), lr=0.01)),
+        "clip_norm": lambda t: setattr(t, "clip_norm", 0.01),
+        "clip_value": lambda t: setattr(t, "clip_value", 1e-4),
+    }
+    global SCALE
+    for name, change in changes.items():
+        found = []
+        for compile in (False, True):
+            SCALE = 1.0
+            kg.manual_seed(0)
+            model = Own()
+            loss = factors if name == "global" else nn.CrossEntropyLoss()
+            trainer = Trainer(
+                model, loss, kg.optim.SGD(model.parameters(), lr=0.1), clip_norm=5.0,
+                clip_value=1.0, compile=compile,
+            )  # fmt: skip
+            loader = DataLoader(points(20), 10)
+            trainer.fit(loader, loader, epochs=3)
+            kg.manual_seed(1)
+            change(trainer)
+            trainer.fit(loader, loader, epochs=3)
+            found.append((trainer.history["train_loss"], trainer.history["val_loss"]))
+        np.testing.assert_allclose(*found, rtol=1e-4, err_msg=name)
+    SCALE = 1.0
+
+
+# --- what a batch counts -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["ignore_index", "weight", "both", "partial"])
+def test_what_is_ignored_or_weighted_counts_so(lib, how):
+    """The loss is a mean over what is not ignored: so are accumulated gradients, and evaluate()."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(30, 4)).astype(np.float32)
+    y = rng.integers(0, 2, 30)
+    y[rng.random(30) < 0.4] = -100
+    y[10:15] = -100  # a batch that counts nothing
+    options = {}
+    if how in ("weight", "both"):
+        options["weight"] = lib.tensor([0.2, 0.7])
+    if how in ("ignore_index", "both", "partial"):
+        options["ignore_index"] = -100
+    if how == "weight":
+        y = abs(y) % 2
+    if how == "partial":
+        loss = functools.partial(lib.nn.functional.cross_entropy, **options)
+    else:
+        loss = lib.nn.CrossEntropyLoss(**options)
+    found = []
+    for size, accumulate in ((30, 1), (5, 6)):
+        lib.manual_seed(0)
+        model = network(lib.nn)
+        optimizer = lib.optim.SGD(model.parameters(), lr=0.5)
+        trainer = Trainer(model, loss, optimizer, accumulate=accumulate)
+        batches = [(x[i : i + size], y[i : i + size]) for i in range(0, 30, size)]
+        value = trainer.evaluate(batches)["loss"]
+        trainer.fit(batches)
+        found.append((value, weights(model)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_count_of_ones_own(lib):
+    class Words(Trainer):
+        def count(self, batch):
+            return float(batch[1][0].sum())
+
+    def mean(out, target):
+        return (out[:, 0] * target[0]).sum() / target[0].sum()
+
+    model = lib.nn.Linear(4, 1)
+    x, kept = np.ones((6, 4), np.float32), np.array([1, 0, 0, 1, 1, 1], np.float32)
+    x[3:] = 3
+    batches = [(x[:3], [kept[:3]]), (x[3:], [kept[3:]]), (x[:1], [kept[1:2]])]
+    out = model(lib.tensor(x)).detach().numpy()[:, 0]
+    found = Words(model, mean).evaluate(batches)["loss"]
+    assert found == pytest.approx((out * kept).sum() / kept.sum(), rel=1e-5)
+
+
+def test_how_many_samples_a_batch_has():
+    trainer = Trainer(network(), nn.MSELoss())
+    image, y = kg.zeros(3, 8, 8), kg.zeros(5)
+    for batch, n in (
+        ((kg.zeros(4, 2), y), 5), ((["a", "b", "c"], kg.zeros(3, 2)), 3),
+        ({"id": ["a"] * 5, "label": y}, 5), (([image] * 5, y), 5), (kg.zeros(7, 2), 7),
+        ((kg.zeros(2, 3),), 2), ((kg.zeros(3), kg.tensor(1.0)), 1), ({"x": kg.zeros(6, 2)}, 6),
+        ((["a", "b"],), 2),
+    ):  # fmt: skip
+        assert trainer.count(batch) == n, batch
+
+
+def test_batches_of_nothing_are_left_out(lib):
+    x, y = (t.numpy() for t in points(8).tensors)
+    for accumulate in (1, 2):
+        lib.manual_seed(0)
+        model = network(lib.nn)
+        trainer = Trainer(
+            model, lib.nn.CrossEntropyLoss(), lib.optim.SGD(model.parameters(), lr=0.1),
+            accumulate=accumulate, metrics=[Accuracy()],
+        )  # fmt: skip
+        batches = [(x, y), (x[:0], y[:0]), (x[:0], y[:0]), (x[:0], y[:0])]
+        history = trainer.fit(batches, batches, epochs=2)
+        assert trainer.step == 2 and np.isfinite(history["val_loss"]).all()
+        assert history["val_loss"][1] == trainer.evaluate([(x, y)])["loss"]
+    with pytest.raises(ValueError, match="no samples in them"):
+        trainer.evaluate(batches[1:])
+
+
+def test_arrays_are_copied(lib):
+    """A loader may fill the same memory again; a layer may work in place."""
+    x, y = (t.numpy() for t in points(16).tensors)
+
+    def run(batches):
+        lib.manual_seed(0)
+        model = lib.nn.Sequential(lib.nn.ReLU(inplace=True), lib.nn.Linear(4, 2))
+        optimizer = lib.optim.SGD(model.parameters(), lr=0.1)
+        trainer = Trainer(model, lib.nn.CrossEntropyLoss(), optimizer, accumulate=4)
+        return trainer.fit(batches)["train_loss"]
+
+    class Refilled:
+        def __iter__(self):
+            a, b = np.empty((4, 4), np.float32), np.empty(4, np.int64)
+            for i in range(0, 16, 4):
+                a[...], b[...] = x[i : i + 4], y[i : i + 4]
+                yield a, b
+
+    before = x.copy()
+    assert run(Refilled()) == run([(x[i : i + 4], y[i : i + 4]) for i in range(0, 16, 4)])
+    np.testing.assert_array_equal(before, x)
+
+
+# --- more errors ---------------------------------------------------------------------------------------
+
+
+def test_losses_that_are_no_scalars(lib):
+    for loss, said in (
+        (lib.nn.CrossEntropyLoss(reduction="none"), r"Tensor of shape \(8,\)"),
+        (lambda out, y: 3.0, "float"), (lambda out, y: (out.sum(), 1), "tuple"),
+    ):  # fmt: skip
+        model = network(lib.nn)
+        trainer = Trainer(model, loss, lib.optim.SGD(model.parameters(), lr=0.1))
+        with pytest.raises(TypeError, match=f"the loss must be a scalar tensor, got {said}"):
+            trainer.fit([tuple(points(8).tensors)])
+
+
+def test_datasets_are_no_batches(torch):
+    data = points(8)
+    trainer = Trainer(network(), nn.CrossEntropyLoss(), kg.optim.SGD([kg.zeros(1)], lr=0.1))
+    theirs = torch.utils.data.TensorDataset(torch.zeros(3, 4))
+    for wrong in (data, theirs):
+        for what in (trainer.fit, trainer.evaluate, trainer.predict):
+            with pytest.raises(TypeError, match="TensorDataset gives samples, not batches"):
+                what(wrong)
+
+
+def test_an_epoch_counts_when_it_is_measured():
+    model = network()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), kg.optim.SGD(model.parameters(), lr=0.1))
+    loader = DataLoader(points(20), 10)
+    with pytest.raises(ValueError, match="batch_size"):
+        trainer.fit(loader, [(kg.zeros(2, 4), kg.zeros(3, dtype=kg.int64))])
+    assert trainer.epoch == 0 and trainer.history.rows == []
+    assert trainer.fit(loader, loader)["epoch"] == [1]
+
+
+def test_metrics_and_their_names():
+    with pytest.raises(ValueError, match="must not be called 'loss'"):
+        Trainer(network(), metrics={"loss": Accuracy()})
+
+    class Judge:
+        factor = 1.0
+
+        def score(self, targets, outputs):
+            return self.factor
+
+    judge = Judge()
+    model = network()
+    trainer = Trainer(
+        model, nn.CrossEntropyLoss(), kg.optim.SGD(model.parameters(), lr=0.1),
+        metrics={"judged": judge.score, "accuracy": Accuracy()},
+    )  # fmt: skip
+    judge.factor = 7.0
+    loader = DataLoader(points(20), 10)
+    history = trainer.fit(loader, loader)
+    assert history["train_judged"] == history["val_judged"] == [7.0]
+    ints = kg.zeros(4, dtype=kg.int64)
+    lengths = [(kg.zeros(4, 2), ints[:3]), (kg.zeros(3, 2), ints)]
+    with pytest.raises(ValueError, match="metric 'accuracy'"):
+        Trainer(nn.Identity(), metrics={"accuracy": Accuracy()}).evaluate(lengths)
+
+
+def test_a_trainer_can_be_copied_and_pickled(lib):
+    lib.manual_seed(0)
+    model = network(lib.nn)
+    trainer = Trainer(
+        model, lib.nn.CrossEntropyLoss(), lib.optim.Adam(model.parameters()), metrics=[Accuracy()]
+    )
+    loader = DataLoader(points(20), 10)
+    trainer.fit(loader, loader)
+    for other in (copy.deepcopy(trainer), pickle.loads(pickle.dumps(trainer))):
+        other.fit(loader, loader)
+        assert other.history["epoch"] == [1, 2] and trainer.history["epoch"] == [1]
+    trainer.fit(loader, loader)
+    same(weights(trainer.model), weights(other.model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -57,12 +58,12 @@ class Metric:
 
     def state_dict(self) -> dict[str, Any]:
         """What has been counted, for a checkpoint in the middle of an epoch: all attributes."""
-        own = {k: v for k, v in vars(self).items() if k not in ("reader", "fn")}
+        own = {k: copy.copy(v) for k, v in vars(self).items() if k not in ("reader", "fn")}
         return {"own": own, "seen": self.reader.seen if hasattr(self, "reader") else None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there; the metric is made with the same options."""
-        vars(self).update(state["own"])
+        """Go on counting from there, with the options that were saved."""
+        vars(self).update({k: copy.copy(v) for k, v in state["own"].items()})
         if hasattr(self, "reader"):
             self.reader.seen = state["seen"]
 
@@ -131,6 +132,9 @@ class FromFunction(Metric):
 
     def reset(self) -> None:
         self.kept: list[tuple[Any, Any]] = []
+
+    def __deepcopy__(self, memo: Any) -> FromFunction:
+        return FromFunction(self.fn)  # the function of an object is that object's, not a copy's
 
     def update(self, scores: Any, targets: Any) -> None:
         """Keep a copy of a batch."""
