@@ -188,7 +188,7 @@ class Names:
         if any(
             _is_ours(c) for c in type(owner).__mro__[:-1]
         ):  # such as a Trainer: what it is made of
-            for attribute, value in vars(owner).items():
+            for attribute, value in getattr(owner, "__dict__", {}).items():
                 if is_module(value) or is_optimizer(value) or callable(value):
                     self._watch(owner, attribute)
         size = None

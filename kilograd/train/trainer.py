@@ -125,6 +125,7 @@ class Trainer:
         self._asked = 0  # epochs that calls of fit() have asked for
         self._midway = False  # a state from the middle of an epoch was loaded
         self._stopping = False
+        self._defaults: tuple[Any, dict[str, Any]] = (None, {})  # of a loss that is a function
         if compile:  # in the place of the methods
             self._learn = compiled(self._learn)  # type: ignore[method-assign]
             self._forward = compiled(self._forward)  # type: ignore[method-assign]
@@ -203,13 +204,17 @@ class Trainer:
             classes = array_of(target, "the targets")
             if classes.dtype.kind in "iu":
                 kept = classes[classes != ignored]
-                return kept.size if weight is None else float(array_of(weight, "")[kept].sum())
+                weighted = hasattr(weight, "shape") and len(weight.shape) == 1
+                return float(array_of(weight, "")[kept].sum()) if weighted else kept.size
         return _samples(inputs if target is None else target)
 
     def _option(self, name: str, default: Any) -> Any:
-        """An option of the loss, a layer or a ``functools.partial`` of a function."""
-        given = getattr(self.loss, "keywords", {})
-        return given[name] if name in given else getattr(self.loss, name, default)
+        """An option of the loss: of a layer, of a function, or of a ``functools.partial`` of one."""
+        if hasattr(self.loss, name):
+            return getattr(self.loss, name)
+        if self._defaults[0] is not self.loss:
+            self._defaults = self.loss, _defaults(self.loss)
+        return self._defaults[1].get(name, default)
 
     @property
     def _sums(self) -> bool:
@@ -558,6 +563,14 @@ def _sizes(loader: Any, k: int) -> list[list[Any]]:
         if not loader.drop_last and (samples := len(loader.dataset) % _samples(full)):
             last = mapped(lambda x: x[:samples], full)
     return [[full] * k, [*[full] * ((rest or k) - 1), last]]
+
+
+def _defaults(fn: Any) -> dict[str, Any]:
+    """What a function's arguments are unless they are given."""
+    try:
+        return {name: p.default for name, p in inspect.signature(fn).parameters.items()}
+    except (TypeError, ValueError):  # no function, or one that does not tell
+        return {}
 
 
 def _samples(nest: Any) -> int:

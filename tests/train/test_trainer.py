@@ -706,7 +706,7 @@ def test_what_is_changed_between_fits_is_noticed_by_a_compiled_step():
 # --- what a batch counts -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["ignore_index", "weight", "both", "partial"])
+@pytest.mark.parametrize("how", ["ignore_index", "weight", "both", "partial", "function"])
 def test_what_is_ignored_or_weighted_counts_so(lib, how):
     """The loss is a mean over what is not ignored: so are accumulated gradients, and evaluate()."""
     rng = np.random.default_rng(5)
@@ -723,6 +723,8 @@ def test_what_is_ignored_or_weighted_counts_so(lib, how):
         y = abs(y) % 2
     if how == "partial":
         loss = functools.partial(lib.nn.functional.cross_entropy, **options)
+    elif how == "function":
+        loss = lib.nn.functional.cross_entropy
     else:
         loss = lib.nn.CrossEntropyLoss(**options)
     found = []
