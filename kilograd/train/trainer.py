@@ -303,9 +303,8 @@ class Trainer:
             self.batches.restart()  # the checkpoint may be of an epoch that was ended by stop()
         self._midway = False
         each_step = [c for c in self._active if type(c).on_step_end is not Callback.on_step_end]
-        batches = (
-            batch for batch in (() if over else self.batches)
-        )  # can be closed, whatever they are
+        left: Iterable[Any] = () if over else self.batches
+        batches = (batch for batch in left)  # a generator can be closed
         try:
             while not self._at_end(max_steps):
                 group = [*map(self.engine.batch, itertools.islice(batches, self.accumulate))]
