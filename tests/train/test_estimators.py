@@ -104,9 +104,11 @@ def wider(n, k, width=8):
     [
         KilogradClassifier(),
         KilogradRegressor(),
-        KilogradClassifier(compile=True, epochs=40),
-        KilogradClassifier(functools.partial(wider, width=30)),
-        KilogradRegressor(patience=20, clip_norm=1.0, optimizer="adamw", weight_decay=1e-3),
+        KilogradClassifier(compile=True, **SMALL),
+        KilogradClassifier(functools.partial(wider, width=30), **SMALL),
+        KilogradRegressor(
+            patience=20, clip_norm=1.0, **(SMALL | {"optimizer": "adamw", "weight_decay": 1e-3})
+        ),
     ],
     ids=["classifier", "regressor", "compiled", "function", "options"],
 )
