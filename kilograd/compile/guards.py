@@ -184,10 +184,8 @@ class Names:
         self._watched: set[Any] = set()
         for value in (fn, *given):
             self._follow(value)
-        owner = getattr(fn, "__self__", None)
-        if any(
-            _is_ours(c) for c in type(owner).__mro__[:-1]
-        ):  # such as a Trainer: what it is made of
+        owner = getattr(fn, "__self__", None)  # such as a Trainer: what it is made of
+        if any(map(_is_ours, type(owner).__mro__[:-1])):
             for attribute, value in getattr(owner, "__dict__", {}).items():
                 if is_module(value) or is_optimizer(value) or callable(value):
                     self._watch(owner, attribute)

@@ -427,15 +427,9 @@ class ProgressBar(Callback):
         self.bar: Progress[Any] | None = None
 
     def on_epoch_start(self, trainer: Trainer) -> None:
-        total: int | None = None
-        if hasattr(trainer.batches, "__len__"):
-            try:
-                total = len(trainer.batches)  # type: ignore[arg-type]
-            except TypeError:  # of a loader without a length
-                total = None
         of = f"/{self.epochs}" if self.epochs else ""
         text = f"epoch {trainer.epoch + 1}{of}"
-        self.bar = progress(total=total, desc=text, show=self.show, leave=self.leave)
+        self.bar = progress(trainer.batches, desc=text, show=self.show, leave=self.leave)
         self.at, self.told = 0, 0.0
 
     def on_step_end(self, trainer: Trainer) -> None:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-PLOTTED = (int, float)
 NOT_PLOTTED = ("epoch", "step", "seconds")
 
 

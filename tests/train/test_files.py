@@ -451,3 +451,12 @@ def test_large_models_in_resident_memory(tmp_path):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert int(r.stdout) < 60, "MB besides the model's 100"
+
+
+def test_reading_weights_loads_no_training_loop():
+    code = (
+        "import sys, kilograd as kg; kg.load, kg.save; "
+        "assert not {'kilograd.train.trainer', 'kilograd.compile'} & set(sys.modules); "
+        "assert kg.train.metrics.Accuracy and kg.train.manager.Entry and kg.train.Trainer"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
