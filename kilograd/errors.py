@@ -37,6 +37,24 @@ class LinAlgError(RuntimeError, np.linalg.LinAlgError):
     """A matrix that cannot be inverted or factored."""
 
 
+def is_from_signal(e: BaseException) -> bool:
+    """Whether a signal's handler raised this, in the middle of whatever ran (a time limit, say).
+
+    >>> is_from_signal(ValueError())
+    False
+    """
+    import signal
+
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {h.__code__ for h in handlers if hasattr(h, "__code__")}
+    frames = e.__traceback__
+    while frames is not None:
+        if frames.tb_frame.f_code in codes:
+            return True
+        frames = frames.tb_next
+    return False
+
+
 def explain(op: Op, arrays: list[Any], e: Exception) -> Exception:
     """An exception of NumPy's, as PyTorch's type with the op's name and all shapes."""
     if isinstance(e, np.exceptions.AxisError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -591,3 +592,94 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 assert count[0] > 10
 """
     subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), timeout=60)
+
+
+def test_a_handler_may_compute_wherever_it_interrupts():
+    """A signal comes between any two instructions: a tracer of instructions stands for all of them."""
+    code = """
+import sys, kilograd as kg
+kg.use_deterministic_algorithms({deterministic})
+x, y, w = kg.randn(700, 700), kg.randn(700, 700), kg.randn(300, 300, requires_grad=True)
+step = kg.compile(lambda a: (a @ a).sum() * 2)
+small = kg.compile(lambda a: (a + 1) * 2)
+v = kg.randn(8)
+def work():
+    gen = kg.Generator().manual_seed(1)
+    return [x * y, step(x), small(v), kg.median(x, 1).values, kg.randn(40, generator=gen),
+            kg.rand(40, generator=gen), (w * w).sum()]
+for _ in range(5):
+    want = work()
+places, bad = set(), []
+rooms = "<kilograd op>", "<kilograd launcher>", "team.py", "threads.py", "draws.py", "native_executor.py"
+def trace(frame, event, arg):
+    if frame.f_code.co_filename.endswith(rooms):
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            place = frame.f_code, frame.f_lasti
+            if place not in places:
+                places.add(place)
+                got = work()
+                if not all(kg.allclose(a, b) for a, b in zip(got, want)):
+                    bad.append((frame.f_code.co_name, frame.f_lineno))
+    return trace
+sys.settrace(trace)
+for _ in range(3):
+    got = work()
+    if not all(kg.allclose(a, b) for a, b in zip(got, want)):
+        bad.append("outside")
+sys.settrace(None)
+assert not bad, bad
+names = {p[0].co_filename for p in places}
+assert {"<kilograd op>", "<kilograd launcher>"} <= names, names
+assert any(name.endswith("team.py") for name in names), names
+"""
+    for deterministic in ("True", "False"):
+        text = code.replace("{deterministic}", deterministic)
+        subprocess.run([sys.executable, "-c", text], check=True, env=_environment(), timeout=300)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals of Unix")
+def test_what_a_handler_raises_ends_a_compiled_step_and_does_not_repeat_it():
+    """A time limit is no refusal of the program, after which the step would run again, eagerly."""
+
+    def late(*_):
+        raise TimeoutError("enough")
+
+    def interrupt(frame, event, arg):
+        if frame.f_code.co_name == "_go":
+            if event == "return":  # the native code has run
+                sys.settrace(None)
+                signal.raise_signal(signal.SIGUSR1)
+            return interrupt
+        return interrupt if event == "call" else None
+
+    x, target = kg.randn(5, 3), kg.tensor([0, 1, 1, 0, 1])
+    weights = {}
+    for interrupted in (False, True):
+        kg.manual_seed(0)
+        model = kg.nn.Linear(3, 2)
+        optimizer = kg.optim.SGD(model.parameters(), lr=0.1)
+
+        @kg.compile
+        def step(x, target, model=model, optimizer=optimizer):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), target)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        for _ in range(4):
+            step(x, target)
+        before = signal.signal(signal.SIGUSR1, late)
+        try:
+            if interrupted:
+                sys.settrace(interrupt)
+                with pytest.raises(TimeoutError, match="enough"):
+                    step(x, target)
+            else:
+                step(x, target)
+        finally:
+            sys.settrace(None)
+            signal.signal(signal.SIGUSR1, before)
+        weights[interrupted] = model.weight.detach().numpy().copy()
+    np.testing.assert_array_equal(weights[True], weights[False])

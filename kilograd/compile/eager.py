@@ -45,14 +45,13 @@ _RESHAPES = (np.reshape, np.ndarray.reshape)
 _SIMPLE = {int, float, bool, str, type(None)}
 _PLAIN = {int, bool, str, type(None), type, type(Ellipsis)}
 _programs: dict[Any, Any] = {}
-_lock = threading.Lock()  # one program at a time: they share memory
-_owner = [0]  # the thread that runs it
+_lock: Any = threading.RLock()  # one program at a time: they share memory
 
 
 def _unlock() -> None:
-    """After a fork nobody is there who would let go of the lock."""
-    if _lock.locked():
-        _lock.release()
+    """After a fork nobody is there who would let go of another thread's lock."""
+    if not _lock._is_owned():
+        _lock._at_fork_reinit()
 
 
 if hasattr(os, "register_at_fork"):
@@ -239,8 +238,8 @@ class OpProgram:
         if written:
             check = " and ".join(f"{a}.flags.writeable" for a in written)
             lines += [f"if not ({check}): raise refused"]
-        lines += ["if locked() and owner[0] == ident(): raise refused"]  # a signal's handler
-        lines += ["with lock:", "    owner[0] = ident()"]
+        lines += ["if owned(): raise refused"]  # in a signal's handler, while a program runs
+        lines += ["with lock:"]
         lines += [f"    ids[{k}] = id({name})" for k, name in enumerate(names + made)]
         lines += [f"    cells[{k}].value = numbers[{i}]" for k, (i, _) in enumerate(self.cells)]
         if native.fallible:
@@ -256,14 +255,13 @@ class OpProgram:
             direct = "None"
         elif not self.direct:
             direct = f"value([{', '.join(made)}], arrays)"
-        lines += ["    owner[0] = 0"]
         lines += ["return " + (made[0] if self.single else direct)]
         head = (
-            "def made(lock, locked, owner, ident, ids, cells, status, refused, team, alone, program, interpret, blas, run, at, kinds,"
+            "def made(lock, owned, ids, cells, status, refused, team, alone, program, interpret, blas, run, at, kinds,"
             " empty, small, value):\n def launch(arrays, numbers):\n  "
         )
         return _factory(head + "\n  ".join(lines) + "\n return launch\n")(
-            _lock, _lock.locked, _owner, threading.get_ident, self.entry.ids, [cell for _, cell in self.cells], native.status_array, _Refused,
+            _lock, _lock._is_owned, self.entry.ids, [cell for _, cell in self.cells], native.status_array, _Refused,
             team.run, team.alone, self.entry.program, native.interpret, native.blas, self.entry.run,
             self.entry.at, self.kinds,
             empty, np.empty, self.value,

@@ -22,6 +22,7 @@ import numpy as np
 from kilograd.autograd.modes import MODE
 from kilograd.compile.guards import _MISSING, _differs, holds, owner_of
 from kilograd.compile.native_executor import EXTRAS
+from kilograd.errors import is_from_signal
 from kilograd.kernels.kernel import CHANGES, TRACE
 from kilograd.kernels.native.build import INTERPRETER, Generated
 from kilograd.tensor import Tensor
@@ -262,7 +263,7 @@ def launcher(program: Any, signature: Any, Out: Any, results: Any) -> Any:
     space: dict[str, Any] = {
         "Tensor": Tensor, "MISS": MISS, "REFUSED": REFUSED, "TRACE": TRACE, "MODE": MODE,
         "mode": MODE.get(), "pointer": _pointer, "CHANGES": CHANGES, "cells": native.cells, "refs": sys.getrefcount, "new": object.__new__,
-        "empty": np.empty, "ndarray": np.ndarray, "lock": native._lock, "native": native,
+        "empty": np.empty, "ndarray": np.ndarray, "lock": native._lock, "owned": native._lock._is_owned, "native": native,
         "same": operator.is_, "guards": guards, "owner_of": owner_of, "each": map, "get": dict.get,
         "grad": itertools.repeat("grad"), "array_of": operator.attrgetter("array"),
         "program": program, "arrays": bound.arrays, "memories": bound.memories,
@@ -320,6 +321,7 @@ def launcher(program: Any, signature: Any, Out: Any, results: Any) -> Any:
         return f"t{index}"
 
     _guard_lines(guards, space, line, attributes)
+    line("if owned(): return REFUSED")  # in a signal's handler, while the program runs
     if guards.grads:
         space["has_grads"] = bound.has_grads
         line("if not has_grads(): return MISS")
@@ -399,11 +401,13 @@ def launcher(program: Any, signature: Any, Out: Any, results: Any) -> Any:
             line("noted = streams.noted()", 2)
         line("try: go()" if native.fallible else "go()", 2)
         if native.fallible:
-            line("except Exception:", 2)
+            space["is_from_signal"] = is_from_signal
+            line("except Exception as e:", 2)
             if draws:
                 line("streams.back(noted)", 3)
             if keeps:
                 line("pool.back(before)", 3)
+            line("if is_from_signal(e): raise", 3)
             line("return REFUSED", 3)
     line("program.runs += 1", 2)
     for k, (counter, times) in enumerate(program.cells):

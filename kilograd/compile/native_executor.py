@@ -299,7 +299,7 @@ class NativeProgram:
             )
         )
         self._count = 0
-        self._lock = threading.Lock()
+        self._lock: Any = threading.RLock()
         graph = with_own_outputs(expanded(graph))
         self.graph = graph
         self.constant_layouts: dict[int, Layout] = {}
@@ -1004,6 +1004,8 @@ class NativeProgram:
     def __call__(self, *values: Any) -> tuple[list[Any], list[Any]]:
         """Run on the values of the inputs: (outputs, nothing more to write)."""
         copies = []  # held until the program has run
+        if self._lock._is_owned():
+            raise TraceError("the program runs already: this is a signal's handler")
         with self._lock:
             for v, value in zip(self.graph.inputs, values, strict=True):
                 if v in self.numbers:

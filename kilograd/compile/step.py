@@ -41,7 +41,7 @@ from kilograd.compile.trace_state import Gate, Source, Trace, tracing
 from kilograd.compile.tracer import Recorded, Tracer, concrete
 from kilograd.dtypes import dtype as kilograd_dtype
 from kilograd.dtypes import get_default_dtype
-from kilograd.errors import GradError, TraceError
+from kilograd.errors import GradError, TraceError, is_from_signal
 from kilograd.kernels.kernel import TRACE
 from kilograd.kernels.memory import trim
 from kilograd.tensor import Tensor, apply, wrap
@@ -440,7 +440,9 @@ class Compiled:
         states = [g.get_state() for g in program.generators] if program.generators else []
         try:
             return execute(program, tensors)
-        except Exception:
+        except Exception as e:
+            if is_from_signal(e):
+                raise
             # Nothing was written yet. Eagerly the step raises its own error, or, where a shape
             # depended on values, does what is right.
             for g, state in zip(program.generators, states, strict=True):

@@ -28,7 +28,9 @@ MOST = 16  # threads; more would wait for Python's lock, which every NumPy call 
 BUFFER = 2048  # elements
 _KEEP = 1 << 24  # scratch larger than this many bytes is not kept between calls
 _local = threading.local()
-_busy = threading.Lock()  # one parallel region at a time; a second caller runs its slices itself
+_busy: Any = (
+    threading.RLock()
+)  # one parallel region at a time; a second caller runs its slices itself
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -114,7 +116,7 @@ def are_deterministic_algorithms_enabled() -> bool:
 def _forget_pool() -> None:
     """After a fork the child has none of the pool's threads (data-loader workers)."""
     global _pool, _busy
-    _pool, _busy = None, threading.Lock()
+    _pool, _busy = None, threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -144,7 +146,8 @@ def sliced(f: Callable[[int, int], Any], n: int, work: float = math.inf) -> list
     """
     global _pool
     parts = min(_workers, n)
-    if parts < 2 or work < 1 << 17 or not _busy.acquire(blocking=_deterministic):
+    alone = parts < 2 or work < 1 << 17 or _busy._is_owned()  # owned: in a signal's handler
+    if alone or not _busy.acquire(blocking=_deterministic):
         return [_unbuffered(f, 0, n)]
     assert _blas is not None
     set_threads, get_threads = _blas

@@ -283,7 +283,9 @@ def uniform(
 def uniform_now(state_address: int, n: int, dtype: Any) -> np.ndarray:
     """``Generator._uniform`` for float32 and float64."""
     if n <= 16 * PIECE and dtype == np.float32:
-        return _few_uniforms()(state_address, n)
+        y = _few_uniforms()(state_address, n)
+        if y is not None:
+            return y
     y, words = empty((n,), dtype), np.empty(_CHUNK // 2, np.int64)
     more = (n, 0, 1.0, 0.0, 1.0)
     if dtype == np.float32:
@@ -304,8 +306,8 @@ def mask_now(state_address: int, n: int, p: float, dtype: Any) -> np.ndarray:
 def normals_now(y: np.ndarray, mean: float, std: float) -> np.ndarray:
     """``random._normals_by_sixteen`` for float32: y (a multiple of 16) is turned in place."""
     moved = (mean, std) != (0.0, 1.0)
-    if y.size <= 16 * PIECE:  # not worth a second thread
-        return _few_normals()(y, moved, mean, std)
+    if y.size <= 16 * PIECE and _few_normals()(y, moved, mean, std):  # not worth a second thread
+        return y
     parts = threads.get_num_threads()
     a, b, sine, exponent = (np.empty(parts * PIECE, np.float32) for _ in range(4))
     numbers = float(np.float32(mean)), float(np.float32(std))
@@ -319,8 +321,11 @@ def normals_now(y: np.ndarray, mean: float, std: float) -> np.ndarray:
 
 
 @functools.cache
-def _few_uniforms() -> Callable[[int, int], np.ndarray]:
-    """The same for a few float32 numbers: with a table that is always there."""
+def _few_uniforms() -> Callable[[int, int], np.ndarray | None]:
+    """The same for a few float32 numbers: with a table that is always there; None while it is in use.
+
+    (By another thread, or by the one that a signal's handler has interrupted.)
+    """
     words = np.empty(_CHUNK // 2, np.int64)
     table = draw_float32.pack((0, 0, words, None, 0, 0, 1.0, 0.0, 1.0), np.float32)
     cells: Any = memoryview(table)  # type: ignore[arg-type]
@@ -330,21 +335,25 @@ def _few_uniforms() -> Callable[[int, int], np.ndarray]:
         threading.Lock(),
     )
 
-    def few(state_address: int, n: int) -> np.ndarray:
+    def few(state_address: int, n: int) -> np.ndarray | None:
         assert words.size
         y = np.empty(n, np.float32)
-        with lock:
+        if not lock.acquire(False):
+            return None
+        try:
             cells[0] = cells[1] = state_address
             cells[3], cells[4] = y.ctypes.data, n
             run(at, 0, 1)
+        finally:
+            lock.release()
         return y
 
     return few
 
 
 @functools.cache
-def _few_normals() -> Callable[..., np.ndarray]:
-    """The same for a few numbers: with a table and scratch memory that are always there."""
+def _few_normals() -> Callable[..., bool]:
+    """The same for a few numbers, with a table and memory that are always there; False while in use."""
     scratch = [np.empty(PIECE, np.float32) for _ in range(4)]
     a, b, sine, exponent = scratch
     table = normals.pack((None, 0, a, a, b, sine, exponent, 0, 0.0, 0.0), np.float32)
@@ -352,12 +361,16 @@ def _few_normals() -> Callable[..., np.ndarray]:
     floats: Any = memoryview(table.view(np.float64))  # type: ignore[arg-type]
     run, at, lock = _c_function(normals.address(np.float32)), table.ctypes.data, threading.Lock()
 
-    def few(y: np.ndarray, moved: bool, mean: float, std: float) -> np.ndarray:
+    def few(y: np.ndarray, moved: bool, mean: float, std: float) -> bool:
         assert scratch
-        with lock:
+        if not lock.acquire(False):
+            return False
+        try:
             integers[0], integers[1], integers[7] = y.ctypes.data, y.size, moved
             floats[8], floats[9] = float(np.float32(mean)), float(np.float32(std))
             run(at, 0, 1)
-        return y
+        finally:
+            lock.release()
+        return True
 
     return few

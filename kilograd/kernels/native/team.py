@@ -60,8 +60,7 @@ class _Worker:
 
 
 _workers: list[_Worker] = []
-_busy = threading.Lock()
-_owner = [0]  # the thread that has the team at work
+_busy: Any = threading.RLock()  # held by the thread that has the team at work
 _pid = 0
 
 
@@ -72,13 +71,14 @@ def run(head: np.ndarray, interpret: Any, blas: bool = True) -> None:
     """
     global _pid
     parts = threads.get_num_threads()
-    patient = threads.are_deterministic_algorithms_enabled() and _owner[0] != threading.get_ident()
-    if parts < 2 or not _busy.acquire(blocking=patient):
+    patient = threads.are_deterministic_algorithms_enabled()
+    if (
+        parts < 2 or _busy._is_owned() or not _busy.acquire(blocking=patient)
+    ):  # owned: a signal's handler
         interpret(head.ctypes.data, 0, 1)
         return
     control, before = threads._blas if blas else None, 1
     try:
-        _owner[0] = threading.get_ident()
         if _pid != os.getpid() or len(_workers) != parts - 1:  # at first, or in a forked process
             _workers[:] = [_Worker(k, parts) for k in range(1, parts)]
             _pid = os.getpid()
@@ -99,7 +99,6 @@ def run(head: np.ndarray, interpret: Any, blas: bool = True) -> None:
     finally:
         if control and before != 1:
             control[0](before)
-        _owner[0] = 0
         _busy.release()
 
 
@@ -141,7 +140,7 @@ def alone(run: Any, *args: int) -> None:
 def _forget() -> None:
     """After a fork the child has no workers, and nobody who would let go of the lock."""
     global _busy
-    _busy = threading.Lock()
+    _busy = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
