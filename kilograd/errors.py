@@ -45,8 +45,8 @@ def is_from_signal(e: BaseException) -> bool:
     """
     import signal
 
-    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
-    codes = {h.__code__ for h in handlers if hasattr(h, "__code__")}
+    handlers = map(signal.getsignal, signal.valid_signals())
+    codes = {getattr(handler, "__code__", None) for handler in handlers}
     frames = e.__traceback__
     while frames is not None:
         if frames.tb_frame.f_code in codes:
