@@ -91,7 +91,8 @@ except kg.autograd.GradcheckError as error:
 # for each input. The names of a rule's arguments say what is kept for the backward pass: `g` is the gradient
 # of the output, `x` the input of that name, `y` would be the output, `x_shape` only the input's shape.
 #
-# Each name can be given to one operation only; to run this cell again, restart the kernel.
+# Change the cell and run it again: the new operation takes the place of the old one. Only another module may not
+# give the name to an operation of its own.
 
 
 # %%

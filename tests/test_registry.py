@@ -7,8 +7,11 @@ again for the gradient as a function of x and v.
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 import pkgutil
+import sys
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ import kilograd.ops
 from kilograd.dtypes import FROM_NUMPY
 from kilograd.ops import elementwise as ew
 from kilograd.ops.linalg import matmul
-from kilograd.ops.op import REGISTRY, Box, Op
+from kilograd.ops.op import REGISTRY, Box, Op, op
 from kilograd.ops.shape import broadcast_to, permute, reshape, swapaxes
 from kilograd.tensor import wrap
 from tests.samples import SAMPLES, Draw, Sample
@@ -115,6 +118,73 @@ def test_no_two_ops_share_a_name():
     }
     hidden = [f"{m}.{n}" for m, n, o in found.values() if REGISTRY.get(o.name) is not o]
     assert hidden == [], "another op of the same name took their place"
+
+
+def test_an_op_declared_again_takes_the_place_of_the_first():
+    """As when a notebook's cell is run twice; another module gets an error."""
+    cell = """
+@op
+def power_of_cell(x):
+    return x**{n}
+
+@power_of_cell.vjp("x")
+def _(g, x):
+    return {n} * g * x**({n} - 1)
+"""
+    notebook: dict[str, Any] = {"__name__": "notebook", "op": op}
+    exec("def step(x):\n    return power_of_cell(x).sum()", notebook)
+    compiled = kg.compile(notebook["step"])
+    try:
+        for n in (2, 3):
+            exec(cell.format(n=n), notebook)
+            power = notebook["power_of_cell"]
+            for _ in range(4):
+                x = kg.tensor([2.0, 3.0], requires_grad=True)
+                notebook["step"](x).backward()
+                np.testing.assert_allclose(x.grad.numpy(), n * np.array([2.0, 3.0]) ** (n - 1))
+                assert compiled(x).item() == 2**n + 3**n
+            assert REGISTRY["power_of_cell"] is power
+        with pytest.raises(TypeError, match="there is an op 'power_of_cell' already"):
+            exec(cell.format(n=2), {"__name__": "another", "op": op})
+        with pytest.raises(TypeError, match="there is an op 'exp' already"):
+            op(lambda x: x, name="exp")
+        assert REGISTRY["power_of_cell"] is power and REGISTRY["exp"].forward is not None
+    finally:
+        del REGISTRY["power_of_cell"]
+
+
+def test_a_rule_declared_again_takes_the_place_of_the_first():
+    product = op(lambda a, b: a * b, name="product_of_test")
+
+    def rule(factor: int) -> Any:
+        return lambda g, b: g * b * factor
+
+    try:
+        for factor in (1, 5):
+            product.vjp("a")(rule(factor))
+            a, b = kg.tensor([2.0], requires_grad=True), kg.tensor([3.0])
+            product(a, b).backward()
+            assert a.grad.item() == 3 * factor
+        for inputs in (("a", "b"), ("c",)):
+            with pytest.raises(TypeError, match="are no inputs, or have a rule with others"):
+                product.vjp(*inputs)(lambda g: g)
+    finally:
+        del REGISTRY["product_of_test"]
+
+
+def test_ops_are_pickled_by_name_and_where_they_are_declared(tmp_path, monkeypatch):
+    for o in REGISTRY.values():
+        assert pickle.loads(pickle.dumps(o)) is o is copy.deepcopy(o)
+    (tmp_path / "own.py").write_text(
+        "from kilograd.ops.op import op\n@op\ndef own_square(x):\n    return x * x\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        data = pickle.dumps(importlib.import_module("own").own_square)
+    finally:
+        REGISTRY.pop("own_square", None), sys.modules.pop("own", None)
+    assert pickle.loads(data)(np.array([3.0])) == 9.0, "a process that has not imported it yet"
+    del REGISTRY["own_square"], sys.modules["own"]
 
 
 def test_every_op_has_a_rule_or_says_that_it_has_none():

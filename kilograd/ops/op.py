@@ -19,6 +19,7 @@ Read next: ``ops/elementwise.py``, then ``autograd/driver.py``.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from operator import itemgetter
@@ -85,8 +86,7 @@ class Op:
         composition: Callable[..., Any] | None = None,
     ) -> None:
         self.forward = forward
-        self.name = name or forward.__name__
-        self.__name__ = self.name
+        self.name = self.__name__ = name or forward.__name__
         self.__doc__ = forward.__doc__
         self.differentiable = differentiable
         self.view = view
@@ -104,8 +104,10 @@ class Op:
             raise TypeError(f"{self.name}: in rules g is the gradient and y the output; rename it")
         self.derivatives: list[Derivative] = []
         self.plans: dict[tuple[int, int], Plan] = {}
-        if REGISTRY.setdefault(self.name, self) is not self:
+        # An op may be declared again where it was: a notebook's cell is run more than once.
+        if REGISTRY.get(self.name, self).forward.__module__ != forward.__module__:
             raise TypeError(f"there is an op {self.name!r} already; give this one another name=")
+        REGISTRY[self.name] = self
 
     def vjp(self, *inputs: str) -> Callable[[Rule], Rule]:
         """Declare the rule for one input, or for several at once (it then returns a tuple).
@@ -115,15 +117,16 @@ class Op:
 
         def declare(rule: Rule) -> Rule:
             wants = tuple(inspect.signature(rule).parameters)
-            known = {"g", "y", *self.inputs, *self.options, *self.residuals}
-            known |= {n + _SHAPE for n in self.inputs}
-            if self.variadic:
-                known |= {self.variadic, self.variadic + _SHAPE}
+            arrays = {*self.inputs, *filter(None, [self.variadic])}
+            known = {"g", "y", *arrays, *self.options, *self.residuals}
+            known |= {f"{n}{_SHAPE}" for n in arrays}
             if wants[:1] != ("g",) or not known.issuperset(wants):
-                raise TypeError(
-                    f"{self.name}: a rule takes g first, then names among {sorted(known)}"
-                )
-            self.derivatives.append(Derivative(inputs, rule, wants[1:]))
+                raise TypeError(f"{self.name}: a rule takes g, then names among {sorted(known)}")
+            others = [d for d in self.derivatives if d.inputs != inputs]
+            if not arrays.issuperset(inputs) or any({*inputs} & {*d.inputs} for d in others):
+                raise TypeError(f"{self.name}: {inputs} are no inputs, or have a rule with others")
+            self.derivatives = [*others, Derivative(inputs, rule, wants[1:])]
+            self.plans.clear()
             return rule
 
         return declare
@@ -161,15 +164,10 @@ class Op:
                 want(name)
         active = []
         for d in self.derivatives:
-            if d.inputs == (self.variadic,):
-                where: Any = tuple(range(len(self.inputs), count))
-                needed = any(needs >> i & 1 for i in where)
-            else:
-                where = tuple(names.index(n) for n in d.inputs)
-                needed = any(needs >> i & 1 for i in where)
-                where = where[0] if len(where) == 1 else where
-            if needed:
-                active.append((where, d))
+            spread = d.inputs == (self.variadic,)
+            at = tuple(range(len(self.inputs), count) if spread else map(names.index, d.inputs))
+            if any(needs >> i & 1 for i in at):
+                active.append((at if spread or len(at) > 1 else at[0], d))
         flat: list[tuple[Any, Derivative, list[tuple[bool, list[str]]]]] = []
         for where, d in active:
             groups: list[tuple[bool, list[str]]] = []  # (is a group, names) per wanted argument
@@ -206,10 +204,16 @@ class Op:
         return f"<op {self.name}({', '.join(self.inputs)}): keeps {', '.join(kept) or 'nothing'}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return REGISTRY.__getitem__, (self.name,)
+        return _declared, (self.forward.__module__, self.name)
 
 
 REGISTRY: dict[str, Op] = {}
+
+
+def _declared(module: str, name: str) -> Op:
+    """The op of that name, which a module declares (in a new process it is not imported yet)."""
+    importlib.import_module(module)
+    return REGISTRY[name]
 
 
 def _getter(index: list[int]) -> Callable[[Any], tuple[Any, ...]]:
