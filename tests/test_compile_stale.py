@@ -240,3 +240,83 @@ def test_a_patched_forward(compile):
     thrice(f, x)
     layer.forward = lambda x: x * 0
     assert f(x).tolist() == [[0]]
+
+
+# --- what a class has, and its objects may have for themselves ------------------------------------------
+
+
+class Factor:
+    k = 1.0
+    _hidden = 1.0
+
+    @property
+    def hidden(self) -> float:
+        return self._hidden
+
+    def scaled(self, x):
+        return x * 1.0
+
+    def __call__(self, x):
+        return x * self.k
+
+
+def is_noticed(compile: Any, f: Any, change: Any) -> None:
+    """Whether a compiled function gives what the function gives after a change."""
+    compiled, x = compile(f), kg.tensor([1.0, 2.0])
+    thrice(compiled, x)
+    before = f(x).tolist()
+    change()
+    assert f(x).tolist() != before
+    for _ in range(3):
+        assert compiled(x).tolist() == f(x).tolist()
+
+
+def test_an_attribute_set_where_the_class_has_one(compile):
+    o = Factor()
+    is_noticed(compile, lambda x: x * o.k, lambda: setattr(o, "k", 5.0))
+    p = Factor()
+    is_noticed(compile, lambda x: x * p.hidden, lambda: setattr(p, "_hidden", 5.0))
+    q = Factor()
+    is_noticed(compile, lambda x: q.scaled(x), lambda: setattr(q, "scaled", lambda x: x * 5))
+    r = Factor()
+    is_noticed(compile, lambda x: r(x), lambda: setattr(r, "k", 5.0))
+
+
+def test_an_attribute_set_on_a_class_whose_base_has_one(compile):
+    class Near(Factor):
+        pass
+
+    class Nearest(Near):
+        pass
+
+    o = Nearest()
+    is_noticed(compile, lambda x: x * o.k, lambda: setattr(Near, "k", 5.0))
+    is_noticed(compile, lambda x: x * o.k, lambda: setattr(Nearest, "k", 7.0))
+    is_noticed(compile, lambda x: x * Nearest._hidden, lambda: setattr(Near, "_hidden", 7.0))
+
+
+def test_slots_beside_a_dictionary(compile):
+    class Slotted:
+        __slots__ = ("k",)
+
+    class Both(Slotted):
+        pass
+
+    for o in (Slotted(), Both()):
+        o.k = 1.0
+        is_noticed(compile, lambda x, o=o: x * o.k, lambda o=o: setattr(o, "k", 5.0))
+
+
+def test_a_data_descriptor_is_not_hidden_by_the_object(compile):
+    """What the object's dictionary holds under its name is not what is read."""
+
+    class Locked(Factor):
+        @property
+        def k(self) -> float:
+            return 2.0
+
+    o, x = Locked(), kg.ones(2)
+    f = compile(lambda x: x * o.k)
+    thrice(f, x)
+    vars(o)["k"] = 5.0
+    assert f(x).tolist() == [2.0, 2.0]

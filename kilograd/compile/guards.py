@@ -189,6 +189,11 @@ class Names:
             for attribute, value in getattr(owner, "__dict__", {}).items():
                 if is_module(value) or is_optimizer(value) or callable(value):
                     self._watch(owner, attribute)
+            for method in dir(type(owner)):  # one may be replaced on the object itself
+                if method[0] != "_" and isinstance(
+                    getattr(type(owner), method), types.FunctionType
+                ):
+                    self._watch(owner, method)
         size = None
         while size != (size := (len(self._functions), len(self._objects), len(self.words))):
             for f in list(self._functions):
@@ -280,8 +285,8 @@ class Names:
         if (id(owner), name) not in self._watched:
             self._watched.add((id(owner), name))
             space = owner if type(owner) is dict else getattr(owner, "__dict__", None)
-            if space is None:
-                space = _Attributes(owner)
+            if space is None or type(_of_class(type(owner), name)) is types.MemberDescriptorType:
+                space = _Attributes(owner)  # __slots__
             value = space.get(name, _MISSING)
             self.places.append((space, name, value, _inside(value)))
             self._follow(value)
@@ -298,10 +303,11 @@ class Names:
             return
         methods = {"forward", "step", "update", "init", "__call__", "__getitem__", "__len__",
                    "__iter__", "__contains__", "__getattr__", "__bool__", "__float__"}  # fmt: skip
-        for cls in (o if isinstance(o, type) else type(o)).__mro__:
-            if not _is_ours(cls):
-                for name in (self.words | methods) & vars(cls).keys():
-                    self._watch(cls, name)
+        classes = [c for c in (o if isinstance(o, type) else type(o)).__mro__ if not _is_ours(c)]
+        for k, cls in enumerate(classes):
+            for name in (self.words | methods) & vars(cls).keys():
+                for nearer in classes[: k + 1]:  # they may get one of their own
+                    self._watch(nearer, name)
         if isinstance(o, type):
             return
         if is_module(o) or is_optimizer(o):  # their settings are guarded elsewhere
@@ -313,13 +319,15 @@ class Names:
                     self._watch(o, name)
             return
         mine = getattr(o, "__dict__", None)
-        if mine is None:  # __slots__
-            for name in self.words:
-                if isinstance(getattr(type(o), name, None), types.MemberDescriptorType):
-                    self._watch(o, name)
-            return
-        for name in list(mine if _is_ours(type(o)) else self.words):
-            if not (name.startswith("__") or hasattr(type(o), name)) or name in mine:
+        for name in list(mine if mine is not None and _is_ours(type(o)) else self.words):
+            found = _of_class(type(o), name)
+            if type(found) is types.MemberDescriptorType:  # __slots__
+                self._watch(o, name)
+                continue
+            overrides = not hasattr(
+                type(found), "__set__"
+            )  # whether the object's own is asked first
+            if mine is not None and overrides and (name in mine or not name.startswith("__")):
                 self._watch(o, name)
 
     def tensors(self) -> list[Tensor]:
@@ -336,6 +344,11 @@ class Names:
             if _differs(space.get(name, _MISSING), value, inside):
                 return name
         return None
+
+
+def _of_class(cls: type, name: str) -> Any:
+    """What the objects of a class find there under a name, as it lies there."""
+    return next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), _MISSING)
 
 
 def _inside(value: Any) -> Any:

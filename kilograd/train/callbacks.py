@@ -247,7 +247,8 @@ class Schedule(Callback):
             self.scheduler.step()
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        trainer.row["lr"] = float(trainer.optimizer.param_groups[0]["lr"])
+        # of another schedule before this one: what the epoch was trained with
+        trainer.row.setdefault("lr", float(trainer.optimizer.param_groups[0]["lr"]))
         if self.monitor is not None:
             self.scheduler.step(measured(trainer, self.monitor, type(self.scheduler).__name__))
         elif self.every == "epoch":
@@ -270,7 +271,8 @@ class Checkpoints(Callback):
 
     Model, optimizer, the place among the batches, counters, history, other callbacks and all random
     generators are saved, so that a run that was killed gives the same numbers as one that was not
-    (when exactly: see :class:`Checkpoint`).
+    (when exactly: see :class:`Checkpoint`; with ``compile``, the first step with each size of batch is
+    eager, so that a run which was stopped in its first epochs may differ in the last bits).
 
     Args:
         folder: where to; or a :class:`CheckpointManager`.

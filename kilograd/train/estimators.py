@@ -56,6 +56,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     n_iter_: int
     n_outputs_: int
     dtype_: Any
+    _set_to: dict[str, Any]  # parameters of the last fit
     _rng_state: np.ndarray  # where the generator was when the last fit ended
 
     def __init__(
@@ -140,7 +141,9 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     ) -> Any:  # fmt: skip
         """Check everything, then run the trainer; ``once``: one epoch and nothing around it."""
         self._check_parameters()
-        if not going_on:
+        if going_on:
+            self._check_same_model()
+        else:
             self.__dict__.pop("module_", None)  # if this fails, nothing of an older fit is left
         X, y = self._data(X, y, known=going_on, classes=classes)
         weights = _weights(sample_weight, len(X), "sample_weight")
@@ -164,6 +167,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             if going_on:
                 random.set_rng_state(self._rng_state)
                 model, optimizer = self.module_, self.optimizer_
+                self._set_again(optimizer)
             else:
                 random.manual_seed(chance.randint(2**31 - 1))
                 model = self._model(X[rows[:1]])
@@ -190,6 +194,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         optimizer.zero_grad()  # gradients are not worth their place in a pickle
         self.module_, self.optimizer_ = model.eval(), optimizer
         self.history_, self.n_iter_ = trainer.history, trainer.epoch
+        self._set_to = {name: getattr(self, name) for name in (*OF_MODEL, "lr", "weight_decay")}
         return self
 
     def _check_parameters(self) -> None:
@@ -205,6 +210,25 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")
         if self.dtype is not None and dtypes.as_dtype(self.dtype) not in FLOATS:
             raise ValueError(f"dtype must be None, 'float32' or 'float64', got {self.dtype!r}")
+
+    def _check_same_model(self) -> None:
+        """What is trained further is as it was made."""
+        changed = [name for name in OF_MODEL if not _alike(getattr(self, name), self._set_to[name])]
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)}: changed since the fit that this one goes on from, which has made the "
+                "model. fit() with warm_start=False begins anew"
+            )
+
+    def _set_again(self, optimizer: Any) -> None:
+        """Give the optimizer what was changed; what a schedule has made of the rest stays."""
+        for name in ("lr", "weight_decay"):
+            if (value := getattr(self, name)) != self._set_to[name]:
+                for group in optimizer.param_groups:
+                    if name not in group:
+                        raise ValueError(f"{type(optimizer).__name__} has no {name}")
+                    group[name] = value
+                    group.pop("initial_lr", None)
 
     def _data(self, X: Any, y: Any, known: bool, classes: Any = None) -> tuple[Any, np.ndarray]:
         """Samples and targets as arrays, checked; unless ``known``, learns what they are like."""
@@ -310,6 +334,14 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
 
 
 FLOATS = (dtypes.float32, dtypes.float64)
+OF_MODEL = ("module", "hidden", "activation", "dropout", "loss", "optimizer", "dtype")
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two parameters mean the same."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return tuple(a) == tuple(b)
+    return a is b or bool(np.all(a == b))
 
 
 def _named(name: str, table: dict[str, Any], what: str) -> Any:
@@ -506,7 +538,7 @@ class KilogradClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
         random_state: None, an int or a ``RandomState``, for initial weights, order of the samples,
             dropout and the choice of validation data. kilograd's own generator stays as it was.
         warm_start: whether ``fit`` goes on with the weights, the optimizer and the history of the
-            last call.
+            last call; ``lr`` and ``weight_decay`` may be others, what the model is made of may not.
         verbose: whether a progress bar is drawn.
 
     Attributes:
@@ -593,6 +625,8 @@ class KilogradClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             raise ValueError(f"y is {kind}, but was {'not ' if several else ''}multilabel before")
         if several:
             if not known:
+                if classes is not None and len(np.unique(classes)) != y.shape[1]:
+                    raise ValueError(f"y has {y.shape[1]} labels, but classes={classes!r}")
                 self._several, self.classes_ = True, np.arange(y.shape[1])
             elif y.shape[1] != len(self.classes_):
                 raise ValueError(f"y has {y.shape[1]} labels, but had {len(self.classes_)} before")
@@ -600,15 +634,26 @@ class KilogradClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             y = column_or_1d(y, warn=True)
             if not known:
                 self._several = False
-                self._labels = LabelEncoder().fit(y if classes is None else classes)
-                self.classes_ = self._labels.classes_
-            y = self._labels.transform(y)  # a ValueError names classes it has not seen
+                self.classes_ = LabelEncoder().fit(y if classes is None else classes).classes_
+            y = self._numbered(y)
         if not known:
             self._link = _link(self.loss, several)
             self.n_outputs_ = self._columns()
         if self._link != "softmax":
             return np.asarray(y, self.dtype_).reshape(len(y), -1)
         return np.asarray(y, np.int64)
+
+    def _numbered(self, y: np.ndarray) -> np.ndarray:
+        """Each class as its number.
+
+        Strings are compared whole; as arrays, longer ones would be cut to the length of the known ones.
+        """
+        numbers = {label: k for k, label in enumerate(self.classes_.tolist())}
+        given = y.tolist()
+        if unknown := set(given) - numbers.keys():
+            some = ", ".join(sorted(map(repr, unknown))[:10])
+            raise ValueError(f"y has unseen classes, not among {self.classes_}: {some}")
+        return np.array([numbers[label] for label in given], np.int64)
 
     def _columns(self) -> int:
         n = len(self.classes_)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 NOT_PLOTTED = ("epoch", "step", "seconds")
 
 
@@ -61,12 +63,28 @@ class History(Mapping[str, list[Any]]):
     def __len__(self) -> int:
         return len(list(iter(self)))
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return _same({**self}, {**other})
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
         lines = []
         for row in self.rows:
             cells = (f"{k} {v:.4g}" for k, v in row.items() if isinstance(v, (int, float)))
             lines.append(", ".join(cells))
         return "\n".join(lines) or "History()"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values are the same, arrays among them."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    return a is b or bool(np.array_equal(a, b))
 
 
 def is_number(value: Any) -> bool:

@@ -107,11 +107,9 @@ class Trainer:
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} must be positive, got {limit!r}")
         self.model, self.loss, self.optimizer = model, loss, optimizer
-        self.metrics = MetricCollection(metrics)
-        if "loss" in self.metrics:
-            raise ValueError(
-                "a metric must not be called 'loss': the mean loss is measured as well"
-            )
+        self.metrics = _collection(metrics)
+        if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+            raise TypeError(f"callbacks is a list, got {type(callbacks).__name__}")
         self.callbacks = [as_callback(c) for c in callbacks]
         self.accumulate, self.clip_norm, self.clip_value = accumulate, clip_norm, clip_value
         self.compile = compile
@@ -265,7 +263,7 @@ class Trainer:
             self.batches = train
         elif self.batches is None or self.batches.loader is not train:
             self.batches = Batches(_batches(train))
-        self.validation = validation
+        self.validation = None if validation is None else _batches(validation)
         self._stopping = False
         bars = [c for c in self.callbacks if isinstance(c, ProgressBar)]
         more = [] if bars else [ProgressBar(progress, until)]
@@ -428,7 +426,7 @@ class Trainer:
         Raises:
             ValueError: there are no batches.
         """
-        tally = Tally(self._measures if metrics is None else MetricCollection(metrics))
+        tally = Tally(self._measures if metrics is None else _collection(metrics))
         with self._measuring():
             for batch in map(self.engine.batch, _batches(batches)):
                 if n := self.count(batch):
@@ -454,6 +452,8 @@ class Trainer:
         """
         if isinstance(batches, np.ndarray) or hasattr(batches, "detach"):
             batches = [(batches,)]
+        if hasattr(batches, "columns"):
+            raise TypeError("predict() takes a table as an array: X.to_numpy(dtype='float32')")
         with self._measuring():
             inputs = (self.unpack(batch)[0] for batch in map(self.engine.batch, _batches(batches)))
             outputs = [self.outputs(x) for x in inputs]
@@ -533,7 +533,8 @@ class Trainer:
         """Compile what training will run, with batches of each size; all values change.
 
         A compiled step begins with eager steps, which may round differently. A run that is resumed
-        makes them before the checkpoint is loaded, and then goes on as if it had not stopped.
+        makes them before the checkpoint is loaded, and then goes on as if it had not stopped, unless
+        it was stopped so early that it would have had some of them still before it.
         """
         if not self.compile or self.batches is None:
             return
@@ -564,6 +565,21 @@ def _sizes(loader: Any, k: int) -> list[list[Any]]:
     return [[full] * k, [*[full] * ((rest or k) - 1), last]]
 
 
+def _collection(metrics: Any) -> MetricCollection:
+    """Metrics by name, none of which is the mean loss, which is measured as well.
+
+    Raises:
+        TypeError: they are no dict or list.
+        ValueError: one is called "loss".
+    """
+    if isinstance(metrics, str) or not isinstance(metrics, (Mapping, Sequence)):
+        raise TypeError(f"metrics is a dict or a list of metrics, got {type(metrics).__name__}")
+    found = MetricCollection(metrics)
+    if "loss" in found:
+        raise ValueError("a metric must not be called 'loss': the mean loss is measured as well")
+    return found
+
+
 def _defaults(fn: Any) -> dict[str, Any]:
     """What a function's arguments are unless they are given."""
     try:
@@ -583,11 +599,15 @@ def _samples(nest: Any) -> int:
 
 
 def _batches(given: Any) -> Any:
-    """What was given, unless it is a dataset of samples.
+    """What was given, unless it is a dataset of samples, or arrays of samples.
 
     Raises:
         TypeError: it is.
     """
+    if isinstance(given, tuple) and given and all(hasattr(a, "shape") for a in given):
+        raise TypeError(
+            "these are arrays of samples, not batches: DataLoader(TensorDataset(X, y), batch_size=32)"
+        )
     kinds = {c.__name__ for c in type(given).__mro__}
     if "Dataset" in kinds and "IterableDataset" not in kinds and hasattr(given, "__getitem__"):
         name = type(given).__name__

@@ -268,6 +268,16 @@ def test_a_plateau_schedule_watches_a_value(lib):
         trainer.fit(LOADER)
 
 
+def test_the_learning_rate_in_the_history_is_that_of_the_epoch(lib):
+    trainer = trainer_of(lib=lib)
+    schedules = lib.optim.lr_scheduler
+    trainer.callbacks += [
+        Schedule(schedules.StepLR(trainer.optimizer, 1, gamma=0.1)),
+        Schedule(schedules.ExponentialLR(trainer.optimizer, 1.0)),
+    ]
+    assert trainer.fit(LOADER, epochs=3)["lr"] == pytest.approx([0.1, 0.01, 0.001])
+
+
 # --- checkpoints ---------------------------------------------------------------------------------------
 
 

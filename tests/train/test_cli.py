@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -15,6 +18,13 @@ from kilograd.train import Checkpoint, load_checkpoint
 
 def run(*args):
     return CliRunner().invoke(cli, [str(a) for a in args], catch_exceptions=False)
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "kilograd", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "PyTorch you can read" in done.stdout and "train" in done.stdout
 
 
 def history(folder):

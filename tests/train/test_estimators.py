@@ -932,3 +932,71 @@ def test_without_scikit_learn_the_message_says_what_to_install(missing):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "scikit-learn 1.6" in run.stdout and "pip install 'kilograd[data]'" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("known", "given", "kind"),
+    [
+        (["ca", "do"], ["cat", "dog"], None),  # as arrays, cut to the length of the known ones
+        (["ca", "do"], ["cat", "dog"], object),
+        ([0, 1], ["0", "1"], None),
+        ([False, True], [0, 5], None),
+        (["0", "1"], [0, 1], None),
+    ],
+)
+def test_other_classes_are_not_taken_for_known_ones(known, given, kind):
+    X, y = moons(40)
+    old, new = np.array(known, kind)[y], np.array(given, kind)[y]
+    model = classifier(epochs=1, warm_start=True).fit(X, old)
+    for again in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match="unseen classes"):
+            again(X, new)
+    with pytest.raises(ValueError, match="unseen classes"):
+        model.fit(X, old, X_val=X, y_val=new)
+    with pytest.raises(ValueError, match="unseen classes"):
+        classifier().partial_fit(X, new, classes=known)
+    assert model.partial_fit(X, old).predict(X).dtype == model.classes_.dtype
+
+
+def test_labels_of_another_number_than_the_classes():
+    X, y = moons(40)
+    with pytest.raises(ValueError, match="y has 3 labels, but classes"):
+        classifier().partial_fit(X, np.eye(3, dtype=int)[y], classes=[0, 1])
+    labels = np.column_stack([y, 1 - y, y])
+    assert classifier().partial_fit(X, labels, classes=[0, 1, 2]).predict(X).shape == (40, 3)
+
+
+def test_what_is_changed_before_a_warm_start_is_heard_or_refused():
+    X, y = moons(60)
+    model = classifier(epochs=2, warm_start=True, hidden=(4,)).fit(X, y)
+    before = [p.detach().numpy().copy() for p in model.module_.parameters()]
+    model.set_params(lr=0.0, weight_decay=0.5, hidden=[4]).fit(X, y)  # [4] is (4,)
+    assert [model.optimizer_.param_groups[0][k] for k in ("lr", "weight_decay")] == [0.0, 0.5]
+    for a, p in zip(before, model.module_.parameters(), strict=True):
+        np.testing.assert_array_equal(a, p.detach().numpy())
+    model.set_params(lr=0.1).partial_fit(X, y)
+    assert model.optimizer_.param_groups[0]["lr"] == 0.1
+    others = {
+        "hidden": (5,), "activation": "tanh", "dropout": 0.5, "loss": kg.nn.BCEWithLogitsLoss(),
+        "optimizer": "sgd", "dtype": "float32", "module": kg.nn.Linear(2, 2),
+    }  # fmt: skip
+    for name, value in others.items():
+        was = getattr(model, name)
+        model.set_params(**{name: value})
+        for again in (model.fit, model.partial_fit):
+            with pytest.raises(ValueError, match=f"{name}: changed since the fit"):
+                again(X, y)
+        model.set_params(**{name: was})
+    model.set_params(hidden=(5,), warm_start=False).fit(X, y)
+    assert model.module_[0].out_features == 5
+
+
+def test_a_schedules_learning_rate_stays_in_a_warm_start():
+    X, y = moons(60)
+    schedule = lambda o: kg.optim.lr_scheduler.ExponentialLR(o, 0.5)  # noqa: E731
+    model = classifier(epochs=2, warm_start=True, lr=0.1, schedule=schedule).fit(X, y)
+    assert model.optimizer_.param_groups[0]["lr"] == pytest.approx(0.025)
+    model.set_params(schedule=None).fit(X, y)
+    assert model.optimizer_.param_groups[0]["lr"] == pytest.approx(0.025)
+    model.set_params(lr=0.2).fit(X, y)
+    assert model.optimizer_.param_groups[0]["lr"] == pytest.approx(0.2)

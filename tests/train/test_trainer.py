@@ -884,3 +884,95 @@ def test_a_trainer_can_be_copied_and_pickled(lib):
         assert other.history["epoch"] == [1, 2] and trainer.history["epoch"] == [1]
     trainer.fit(loader, loader)
     same(weights(trainer.model), weights(other.model))
+
+
+@pytest.mark.parametrize("where", ["class attribute", "loss object", "method"])
+def test_what_is_set_beside_a_class_is_noticed_by_a_compiled_step(where):
+    """An attribute that the class has until the object gets one of its own."""
+
+    class Scaled:
+        k = 1.0
+
+        def __call__(self, outputs, target):
+            return nn.functional.cross_entropy(outputs, target) * self.k
+
+    class Mine(Trainer):
+        beta = 1.0
+
+        def forward(self, batch):
+            loss, outputs = super().forward(batch)
+            return loss * self.beta, outputs
+
+    histories = []
+    for compile in (False, True):
+        kg.manual_seed(0)
+        model = network()
+        optimizer = kg.optim.SGD(model.parameters(), lr=0.0)
+        trainer = Mine(model, Scaled(), optimizer, compile=compile)
+        for k in (1.0, 3.0, 5.0):
+            if where == "class attribute":
+                trainer.beta = k
+            elif where == "loss object":
+                trainer.loss.k = k
+            elif k > 1:
+                trainer.forward = functools.partial(
+                    lambda k, b: (Mine.forward(trainer, b)[0] * k, None), k
+                )
+            trainer.fit(DataLoader(points(), 10), epochs=3)
+        histories.append(trainer.history["train_loss"])
+    eager, compiled = histories
+    np.testing.assert_allclose(compiled, eager, rtol=1e-5)
+    np.testing.assert_allclose(eager[3] / eager[0], 3.0, rtol=1e-5)
+
+
+def test_metrics_that_are_measured_once_have_names_too():
+    model = network()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), kg.optim.SGD(model.parameters(), lr=0.1))
+    loader = DataLoader(points(), 10)
+    with pytest.raises(ValueError, match="must not be called 'loss'"):
+        trainer.evaluate(loader, metrics={"loss": Accuracy()})
+    for bad in (Accuracy(), "accuracy", 3):
+        with pytest.raises(TypeError, match="metrics is a dict or a list of metrics, got"):
+            trainer.evaluate(loader, metrics=bad)
+        with pytest.raises(TypeError, match="metrics is a dict or a list of metrics, got"):
+            Trainer(model, metrics=bad)
+    for bad in (Callback(), 3):
+        with pytest.raises(TypeError, match="callbacks is a list, got"):
+            Trainer(model, callbacks=bad)
+
+
+def test_arrays_are_no_batches():
+    x, y = points().tensors
+    model = network()
+    trainer = Trainer(model, nn.CrossEntropyLoss(), kg.optim.SGD(model.parameters(), lr=0.1))
+    good = DataLoader(points(), 10)
+    for pair in ((x, y), (x.numpy(), y.numpy())):
+        for call in (
+            lambda pair=pair: trainer.fit(pair),
+            lambda pair=pair: trainer.fit(good, pair),
+            lambda pair=pair: trainer.evaluate(pair),
+        ):
+            with pytest.raises(TypeError, match=r"DataLoader\(TensorDataset\(X, y\)"):
+                call()
+    assert trainer.epoch == 0
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(TypeError, match="to_numpy"):
+        trainer.predict(pandas.DataFrame(x.numpy()))
+    assert trainer.predict([x, x[:3]]).shape == (53, 2)
+
+
+def test_histories_are_compared_by_what_they_hold():
+    rows = [{"epoch": 1, "matrix": np.eye(2), "report": {"a": [1.0, np.ones(2)]}}, {"epoch": 2}]
+    a, b = History(rows), History(copy.deepcopy(rows))
+    assert a == b
+    assert a == {"epoch": [1, 2], "matrix": [np.eye(2), None], "report": [rows[0]["report"], None]}
+    for change in (
+        lambda rows: rows[0]["matrix"].__setitem__((0, 0), 2.0),
+        lambda rows: rows[0]["report"].update(a=[1.0]),
+        lambda rows: rows.pop(),
+        lambda rows: rows[1].update(loss=1.0),
+    ):
+        other = copy.deepcopy(rows)
+        change(other)
+        assert a != History(other)
+    assert a != 3
