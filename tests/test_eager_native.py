@@ -594,6 +594,7 @@ assert count[0] > 10
     subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), timeout=60)
 
 
+@pytest.mark.slow
 def test_a_handler_may_compute_wherever_it_interrupts():
     """A signal comes between any two instructions: a tracer of instructions stands for all of them."""
     code = """
