@@ -1,8 +1,8 @@
 """Named arrays and some text in one file that cannot run code: a safetensors file, or an ``.npz``.
 
 Reading is by pieces: opening a file reads and checks what it says it holds, and a tensor is read when
-it is asked for. No more is ever allocated than the file has bytes (compressed ``.npz`` members: than
-deflate can have packed into them).
+it is asked for. The size of the file bounds what is allocated: an array is there once for each kind of
+tensor that it stands for (a compressed ``.npz`` member: as large as deflate can have packed it).
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from kilograd.dtypes import FROM_NUMPY
-from kilograd.train.nest import Arrays, as_tensor, pack, unpack
+from kilograd.tensor import Tensor
+from kilograd.train.nest import Arrays, as_sparse, as_tensor, can_be, pack, unpack
 from kilograd.train.replacing import as_os_error, replacing
 
 TREE, CHECKSUM, TEXT = "kilograd.tree", "kilograd.checksum", "kilograd.json"
@@ -34,7 +35,7 @@ _DEFLATE = 1100  # no deflated byte stands for more than 1032
 
 
 class DamagedError(RuntimeError, ValueError):
-    """A file that is damaged, cut short, or of another kind. It was left untouched."""
+    """A file that cannot be read: damaged, cut short, or of another kind. It was left untouched."""
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -137,12 +138,23 @@ class Stored:
         dtype = self.dtype if kind == "tensor" else kind.removeprefix("torch.")
         return Stored(self.archive, self.name, self.shape, dtype, kind)
 
+    def tensor(self) -> Any:
+        """It, read: kilograd's, or PyTorch's if it was one and PyTorch is installed."""
+        with _or_damaged(self.archive.path):
+            return as_tensor(self.kind, self.archive.read(self.name))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        try:
+        with _or_damaged(self.archive.path):
             a = self.archive.read(self.name)
-        except Exception as e:
-            raise _damaged(self.archive.path, e) from e
         return a if dtype is None else a.astype(dtype, copy=False)
+
+
+class StoredSparse:
+    """A sparse tensor of PyTorch's, likewise: its indices and values are two tensors in the file."""
+
+    def __init__(self, indices: Any, values: Any, shape: Sequence[int], coalesced: bool) -> None:
+        self.indices, self.values, self.coalesced = indices, values, coalesced
+        self.archive, self.shape, self.dtype = values.archive, tuple(shape), values.dtype
 
 
 def realised(nest: Any) -> Any:
@@ -154,7 +166,13 @@ def realised(nest: Any) -> Any:
             place = (x.kind, x.name)
             if place in tensors:  # tied: another tensor on the same memory
                 return tensors[place].detach()
-            return tensors.setdefault(place, as_tensor(x.kind, np.asarray(x)))
+            return tensors.setdefault(place, x.tensor())
+        if isinstance(x, StoredSparse):
+            file, parts = x.archive, (walk(x.indices), walk(x.values))
+            with _or_damaged(file.path):
+                made = as_sparse(*parts, x.shape, x.coalesced, file.room)
+            file.room -= made.array.nbytes if isinstance(made, Tensor) else 0
+            return made
         if isinstance(x, (list, tuple)):
             return type(x)([walk(v) for v in x])
         return type(x)({k: walk(v) for k, v in x.items()}) if isinstance(x, dict) else x
@@ -168,6 +186,7 @@ class Archive:
     path: Path
     tensors: dict[str, Stored]
     text: dict[str, str]
+    room: int  # bytes that its sparse tensors may still take where they are read as dense ones
 
     def read(self, name: str) -> np.ndarray[Any, Any]:
         """The values of one tensor."""
@@ -190,21 +209,24 @@ class Archive:
         """
         arrays: Arrays = {}
 
-        def leaf(kind: str, name: str) -> Any:
+        def leaf(kind: str, name: Any) -> Any:
+            if kind == "torch.sparse":
+                indices, values, *rest = name
+                return StoredSparse(unpack(indices, leaf), unpack(values, leaf), *rest)
             if kind not in ("array", "scalar"):
+                if not can_be(kind, self.tensors[name].dtype):
+                    raise ValueError(f"{name!r}, {self.tensors[name].dtype}, is said to be {kind}")
                 return self.tensors[name].of(kind)
             if name not in arrays:
                 arrays[name] = np.asarray(self.tensors[name])
             return arrays[name][()] if kind == "scalar" else arrays[name]
 
-        try:
+        with _or_damaged(self.path):
             if TREE in self.text:
                 found = unpack(json.loads(self.text[TREE]), leaf)
             else:
                 found = dict(self.tensors)
             return found if stored else realised(found)
-        except Exception as e:
-            raise _damaged(self.path, e) from e
 
 
 class _Safetensors(Archive):
@@ -212,26 +234,37 @@ class _Safetensors(Archive):
         self.path, self.file, self.inside = path, file, inside
         self.text = inside.metadata() or {}
         self.tensors = {}
+        halves = set()
         for name in inside.offset_keys() if hasattr(inside, "offset_keys") else inside.keys():
             kept = inside.get_slice(name)
             dtype = str(kept.get_dtype())
             if dtype not in _NUMPY:
-                raise ValueError(f"{name!r} has dtype {dtype}, which NumPy does not have")
+                raise DamagedError(
+                    f"{path} cannot be read: {name!r} has dtype {dtype}, which NumPy does not have "
+                    "(in the program that wrote it, convert it to float32)"
+                )
+            if dtype == "BF16":
+                halves.add(name)
             self.tensors[name] = Stored(
                 self, name, tuple(kept.get_shape()), np.dtype(_NUMPY[dtype])
             )
+        self.halves = self._begin(halves) if halves else {}
 
-    def read(self, name: str) -> np.ndarray[Any, Any]:
-        if str(self.inside.get_slice(name).get_dtype()) != "BF16":
-            return self.inside.get_tensor(name)
-        # NumPy has no bfloat16: the upper half of a float32. The package has checked the offsets.
+    def _begin(self, names: set[str]) -> dict[str, int]:
+        """Where tensors begin in the file; the package has checked what the header says."""
         self.file.seek(0)
         length = int.from_bytes(self.file.read(8), "little")
-        begin = json.loads(self.file.read(length))[name]["data_offsets"][0]
-        self.file.seek(8 + length + begin)
+        header = json.loads(self.file.read(length))
+        return {name: 8 + length + header[name]["data_offsets"][0] for name in names}
+
+    def read(self, name: str) -> np.ndarray[Any, Any]:
+        if name not in self.halves:
+            return self.inside.get_tensor(name)
+        self.file.seek(self.halves[name])  # NumPy has no bfloat16: the upper half of a float32
         shape = self.tensors[name].shape
-        half = np.fromfile(self.file, "<u2", math.prod(shape)).astype(np.uint32)
-        return (half << np.uint32(16)).view(np.float32).reshape(shape)
+        bits = np.fromfile(self.file, "<u2", math.prod(shape)).astype(np.uint32)
+        bits <<= np.uint32(16)
+        return bits.view(np.float32).reshape(shape)
 
 
 class _Npz(Archive):
@@ -275,7 +308,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Archive]:
         archive: Archive
         zipped = file.read(2) == b"PK"
         package = None if zipped else safetensors()
-        try:
+        with _or_damaged(path):  # whatever a damaged file makes the readers say
             if package is None:
                 archive = _Npz(path, stack.enter_context(zipfile.ZipFile(file)), size)
             else:
@@ -286,8 +319,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Archive]:
                 raise ValueError("a part of its metadata is missing")
             if said and f"{_text_checksum(archive.text):08x}" != said.split()[0]:
                 raise ValueError("the checksum of its metadata is wrong")
-        except Exception as e:  # whatever a damaged file makes the readers say
-            raise _damaged(path, e) from e
+        archive.room = _DEFLATE * size
         yield archive
 
 
@@ -334,9 +366,22 @@ def npy_header(file: Any, size: int) -> tuple[tuple[int, ...], bool, np.dtype[An
     return shape, fortran, dtype
 
 
+class _or_damaged:
+    """A block whose exceptions mean that the file is damaged, if it is still there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, *_: Any) -> None:
+        kept = DamagedError, FileNotFoundError
+        if isinstance(error, Exception) and not isinstance(error, kept):
+            raise _damaged(self.path, error) from error
+
+
 def _damaged(path: Path, why: Any) -> DamagedError:
-    if isinstance(why, DamagedError):
-        return why
     return DamagedError(
         f"{path} is not a whole file of tensors ({why or type(why).__name__}); it was left untouched"
     )

@@ -20,6 +20,7 @@ from kilograd.tensor import Tensor
 from kilograd.train import archive
 from kilograd.train.archive import DamagedError, realised
 from kilograd.train.files import has_hooks, load_stored, misfits, or_as_it_was
+from kilograd.train.nest import waits
 from kilograd.train.replacing import atomic_write
 from kilograd.utils.randomness import (
     generator_state,
@@ -128,7 +129,8 @@ class Checkpoint:
     def state(self, values: dict[str, Any], about: dict[str, Any] | None = None) -> dict[str, Any]:
         """All of it as the nest that :meth:`save` writes."""
         parts = {
-            name: {"type": _kind(part), "state": _state(part)} for name, part in self.parts.items()
+            name: {"type": _kind(part), "state": _state(part)} | _shapes(part)
+            for name, part in self.parts.items()
         }
         return {"values": values, "about": about or {}, "rng": rng_state(), "parts": parts}
 
@@ -177,6 +179,8 @@ class Checkpoint:
                     lines += [f"{name}.{k}: is not in the model" for k in unexpected]
             elif said != _kind(part):
                 lines.append(f"{name}: {said} in the file, {_kind(part)} here")
+            else:
+                lines += [f"{name}: {text}" for text in _other_shapes(saved[name], part)]
         if lines:
             raise ValueError(
                 f"{path} does not fit; nothing was changed:\n    " + "\n    ".join(lines)
@@ -222,6 +226,31 @@ def _kind(part: Any) -> str:
     return f"torch.{kind.__name__}" if kind.__module__.startswith("torch.") else kind.__name__
 
 
+def _params(optimizer: Any) -> list[Any]:
+    """Its parameters, in the order in which its state counts them."""
+    return list(dict.fromkeys(p for group in optimizer.param_groups for p in group["params"]))
+
+
+def _shapes(part: Any) -> dict[str, Any]:
+    """Of an optimizer also its parameters' shapes (None: one waits for it), which its state does not tell."""
+    if not hasattr(part, "param_groups"):
+        return {}
+    return {"shapes": [None if waits(p) else list(p.shape) for p in _params(part)]}
+
+
+def _other_shapes(saved: dict[str, Any], part: Any) -> list[str]:
+    """Where an optimizer's parameters have other shapes than those saved, which older files do not tell."""
+    here = _shapes(part).get("shapes", [])
+    there = saved.get("shapes", here)
+    if len(there) != len(here):
+        return [f"{len(there)} parameters in the file, {len(here)} here"]
+    return [
+        f"parameter {i}: shape {tuple(a)} in the file, {tuple(b)} here"
+        for i, (a, b) in enumerate(zip(there, here, strict=True))
+        if a != b and a is not None and b is not None
+    ]
+
+
 def _state(part: Any) -> Any:
     return generator_state(part) if is_generator(part) else part.state_dict()
 
@@ -244,8 +273,8 @@ def _put_back(part: Any, before: Any) -> None:
 
 def _pairs(optimizer: Any, state: dict[str, Any]) -> list[tuple[dict[str, Any], Any]]:
     """For each parameter, the state that the optimizer has and the one that was saved."""
-    params = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"])
-    return [(optimizer.state.get(p, {}), state["state"].get(i, {})) for i, p in enumerate(params)]
+    params = enumerate(_params(optimizer))
+    return [(optimizer.state.get(p, {}), state["state"].get(i, {})) for i, p in params]
 
 
 def _loaded_in_place(optimizer: Optimizer, state: dict[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from kilograd.nn.state import IncompatibleKeys
 from kilograd.tensor import Tensor, wrap
 from kilograd.train import archive
 from kilograd.train.archive import DamagedError, Stored, realised
-from kilograd.train.nest import waits
+from kilograd.train.nest import pack, waits
 from kilograd.train.replacing import atomic_write
 
 Path_ = str | os.PathLike[str]
@@ -43,7 +43,7 @@ def save(obj: Any, path: Path_, *, metadata: Mapping[str, str] | None = None) ->
         metadata: short texts to go with it (:func:`read_metadata`), not for ``.npy``.
 
     Raises:
-        TypeError: something that cannot be saved (functions, objects, whole modules).
+        TypeError: something that cannot be saved (functions, objects, whole modules, masked arrays).
         ValueError: an ending that is not one of these.
         OSError: the file cannot be written. What was at ``path`` is still there.
         ImportError: a ``.safetensors`` file without the package safetensors.
@@ -70,11 +70,10 @@ def save(obj: Any, path: Path_, *, metadata: Mapping[str, str] | None = None) ->
         a = a.detach().cpu().numpy()
     if not isinstance(a, (np.ndarray, np.generic, bool, int, float, complex)):
         raise TypeError(f"an .npy file holds one tensor, not {type(obj).__name__}: save as .npz")
-    if np.asarray(a).dtype.kind not in "biufc":
-        raise TypeError(f"dtype {np.asarray(a).dtype} cannot be saved")
+    (a,) = pack(np.asanyarray(a))[1].values()  # in the machine's byte order, of a dtype we have
     with atomic_write(path) as f:
         # by f.write, whose errors say what the matter is; NumPy's way with real files does not
-        np.lib.format.write_array(SimpleNamespace(write=f.write), np.asarray(a), allow_pickle=False)
+        np.lib.format.write_array(SimpleNamespace(write=f.write), a, allow_pickle=False)
 
 
 def load(path: Path_) -> Any:
@@ -88,7 +87,8 @@ def load(path: Path_) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: (a ValueError and RuntimeError) it is damaged, cut short, or of another kind.
+        DamagedError: (a ValueError and RuntimeError) it is damaged, cut short, or of another kind, or
+            has tensors of a dtype that NumPy does not have.
         ValueError: an ending that is not one of these; pickles (``.pt``, ``.pth``, ``.bin``) among them.
         ImportError: a ``.safetensors`` file without the package safetensors.
     """
@@ -194,8 +194,8 @@ def load_stored(model: Any, state: dict[str, Any], strict: bool, where: str) -> 
     The module may be PyTorch's, too.
     """
     if isinstance(model, Module):
-        state = {k: v if _is_entry(k, v) else realised(v) for k, v in state.items()}
-        state = _with_twins(model, state)
+        others = realised({k: v for k, v in state.items() if not _is_entry(k, v)})
+        state = _with_twins(model, state | others)
     else:  # PyTorch's, which takes its own tensors only
         state = {k: v.of(f"torch.{v.dtype}") if _is_entry(k, v) else v for k, v in state.items()}
         state = realised(state)
@@ -250,7 +250,7 @@ def _with_twins(model: Module, state: dict[str, Any]) -> dict[str, Any]:
     places: dict[Any, str] = {}
     full = dict(state)
     mine = {
-        k: (t.array.__array_interface__["data"][0], t.array.shape, t.array.strides)
+        k: (np.asarray(t.array).__array_interface__["data"][0], t.array.shape, t.array.strides)
         for k, t in model.state_dict().items()
         if isinstance(t, Tensor) and not waits(t) and t.array.size
     }

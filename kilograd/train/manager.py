@@ -6,6 +6,7 @@ for speed: it is made anew whenever it does not agree with the files.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -44,7 +45,7 @@ class CheckpointManager:
 
     Killed at any moment, it leaves every older checkpoint and an index that is either right or made
     anew from the files. One process at a time may write: its first :meth:`save` removes what writers
-    that were killed have left in the folder. Any number may read.
+    that were killed have left in the folder. Any number may read, also while it writes.
 
     Args:
         folder: made if it is not there.
@@ -53,6 +54,9 @@ class CheckpointManager:
         keep_best: how many of the best stay besides.
         monitor: the value by which a checkpoint is good; NaN and absent ones are never the best.
         mode: "min" or "max".
+
+    Attributes:
+        entries: what is known of the checkpoints that are in the folder now, the oldest first.
 
     Raises:
         ValueError: a setting that makes no sense.
@@ -88,7 +92,11 @@ class CheckpointManager:
         self.run = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._cleared = False
-        self.entries: list[Entry] = self._known()
+        self._known: dict[str, Entry | None] = {}  # by file; None: it is no checkpoint
+        entries = self.entries
+        with contextlib.suppress(OSError):  # a folder that can only be read
+            if self._files() and list(self._indexed().values()) != entries:
+                self._write_index(entries)
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -105,7 +113,8 @@ class CheckpointManager:
             OSError: it cannot be written; every older checkpoint is still there.
         """
         if not self._cleared:  # not before: who only reads leaves a writer's files alone
-            clear_leftovers(self.folder)
+            for name in (INDEX, "checkpoint-[0-9]*.kg"):
+                clear_leftovers(self.folder, name)
             self._cleared = True
         said = {**(values or {}), **more}
         epoch, step = said.pop("epoch", epoch), said.pop("step", step)
@@ -114,11 +123,10 @@ class CheckpointManager:
         about = {"run": self.run, "saved": time.time(), "number": number}
         state = self._checkpoint(checkpoint).state({**counters, **said}, about)
         path = self.folder / f"checkpoint-{number:06d}.kg"
-        save_checkpoint(path, state)
         entries = [*self.entries, _entry(path.name, number, state)]
+        save_checkpoint(path, state)
         kept = self._kept(entries)
         self._write_index(kept)  # first: a file that is too many is found again, one too few is not
-        self.entries = kept
         for entry in entries:
             if entry not in kept:
                 (self.folder / entry.file).unlink(missing_ok=True)
@@ -140,7 +148,7 @@ class CheckpointManager:
     def _score(self, entry: Entry) -> float | None:
         try:
             score = float(entry.values.get(self.monitor or "", math.nan))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
         return None if math.isnan(score) else score
 
@@ -159,7 +167,8 @@ class CheckpointManager:
 
     def latest(self) -> Path | None:
         """The newest checkpoint, or None."""
-        return self.folder / self.entries[-1].file if self.entries else None
+        entries = self.entries
+        return self.folder / entries[-1].file if entries else None
 
     def best(self) -> Path | None:
         """The best checkpoint by the monitored value, or None if none has that value."""
@@ -178,15 +187,21 @@ class CheckpointManager:
             ValueError, RuntimeError: the newest whole one does not fit the parts.
         """
         parts = self._checkpoint(checkpoint)
-        for entry in reversed(self.entries):
+        damaged: list[str] = []
+        gone: list[str] = []
+        while left := [e.file for e in self.entries if e.file not in (*damaged, *gone)]:
+            path = self.folder / left[-1]
             try:
-                return parts.load(self.folder / entry.file, strict=strict)
+                return parts.load(path, strict=strict)
             except CheckpointError as e:
                 warnings.warn(f"{e} The one before it is tried.", stacklevel=2)
-        if self.entries:
-            raise CheckpointError(
-                f"all {len(self.entries)} checkpoints in {self.folder} are damaged"
-            )
+                damaged.append(path.name)
+            except FileNotFoundError:  # a writer has dropped it since, and has written a newer one
+                if path.exists():
+                    raise
+                gone.append(path.name)
+        if damaged:
+            raise CheckpointError(f"all {len(damaged)} checkpoints in {self.folder} are damaged")
         return None
 
     def _checkpoint(self, given: Checkpoint | None) -> Checkpoint:
@@ -199,29 +214,40 @@ class CheckpointManager:
         names = [p.name for p in self.folder.iterdir()]
         return sorted((int(m[1]), name) for name in names if (m := _NAME.fullmatch(name)))
 
-    def _known(self) -> list[Entry]:
-        """What the index says, if it speaks of the files that are there; else what they say."""
-        files = self._files()
+    @property
+    def entries(self) -> list[Entry]:
+        said = self._indexed()
+        found: dict[str, Entry | None] = {}
+        for number, name in self._files():
+            if name in said and said[name].number == number:
+                found[name] = said[name]
+            elif name in self._known:
+                found[name] = self._known[name]
+            else:
+                with contextlib.suppress(FileNotFoundError):  # a writer has dropped it since
+                    found[name] = self._read(name, number)
+        self._known = found
+        return [entry for entry in found.values() if entry]
+
+    def _indexed(self) -> dict[str, Entry]:
+        """What the index says, by file; nothing if it is damaged or not there."""
         try:
-            said = json.loads((self.folder / INDEX).read_bytes())
-            entries = [Entry(**e) for e in said["checkpoints"]]
-            if [(e.number, e.file) for e in entries] == files:
-                return entries
+            said = json.loads((self.folder / INDEX).read_bytes())["checkpoints"]
+            json.dumps(said, allow_nan=False)
+            return {e["file"]: _checked(Entry(**e)) for e in said}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            pass
-        entries = []
-        for number, name in files:
-            try:
-                with opened(self.folder / name) as found:
-                    nest = found.nest(stored=True)
-                    entries.append(_entry(name, number, realised(
-                        {"values": nest["values"], "about": nest["about"]}
-                    )))  # fmt: skip
-            except (CheckpointError, KeyError, TypeError) as e:
-                warnings.warn(f"{self.folder / name} is left out: {e}", stacklevel=3)
-        if files:
-            self._write_index(entries)
-        return entries
+            return {}
+
+    def _read(self, name: str, number: int) -> Entry | None:
+        """What a checkpoint says of itself; None, with a warning, if it is none."""
+        try:
+            with opened(self.folder / name) as found:
+                nest = found.nest(stored=True)
+                said = realised({"values": nest["values"], "about": nest["about"]})
+            return _entry(name, number, said)
+        except (CheckpointError, KeyError, TypeError) as e:
+            warnings.warn(f"{self.folder / name} is left out: {e}", stacklevel=4)
+            return None
 
 
 def _entry(name: str, number: int, state: dict[str, Any]) -> Entry:
@@ -232,6 +258,22 @@ def _entry(name: str, number: int, state: dict[str, Any]) -> Entry:
     epoch, step = plain.pop("epoch", None), plain.pop("step", None)
     about = state["about"]
     return Entry(name, number, epoch, step, plain, about.get("run", ""), about.get("saved", 0.0))
+
+
+def _checked(entry: Entry) -> Entry:
+    """An entry of an index, which may say anything; TypeError if it is not of the right types."""
+    plain = int | float | str | None
+    if (
+        not isinstance(entry.file, str)
+        or not isinstance(entry.number, int)
+        or not isinstance(entry.epoch, plain)
+        or not isinstance(entry.step, plain)
+        or not isinstance(entry.values, dict)
+        or not isinstance(entry.run, str)
+        or not isinstance(entry.saved, int | float)
+    ):
+        raise TypeError(f"{entry} is of other types")
+    return entry
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ such arrays too; of what kind a tensor was, the text says.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from kilograd.dtypes import dtype as our_dtype
 from kilograd.tensor import Tensor, wrap
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-Leaf = Callable[[str, str], Any]  # ("tensor", "array", "scalar" or "torch.<dtype>"; name) → value
+# ("tensor", "array", "scalar" or "torch.<dtype>"; name) → value; also ("torch.sparse"; its parts)
+Leaf = Callable[[str, Any], Any]
 _RESERVED = ("", "__metadata__")
+_LONGEST = 16_000  # characters in a name: in UTF-8 what a zip file's names can be, 65535 bytes
 _NAMES = {d.name for d in FROM_NUMPY.values()}
 
 
@@ -29,7 +32,8 @@ def pack(obj: Any) -> tuple[Any, Arrays]:
     """The tree (for JSON) and the arrays of a nest.
 
     Raises:
-        TypeError: something in it is not a dict, list, tuple, tensor, array, number, string or None.
+        TypeError: something in it is not a dict, list, tuple, tensor, array, number, string or None;
+            an array with a mask, or of a dtype that no tensor has.
         ValueError: a parameter of a lazy module has no shape yet.
 
     >>> import kilograd as kg
@@ -41,15 +45,16 @@ def pack(obj: Any) -> tuple[Any, Arrays]:
     known: dict[Any, str] = {}
 
     def array(a: np.ndarray[Any, Any], path: tuple[str, ...], place: Any = None) -> str:
-        if a.dtype.newbyteorder("=") not in FROM_NUMPY:
+        native = a.dtype.newbyteorder("=")
+        if native not in FROM_NUMPY:
             raise TypeError(f"{_said(path)} has dtype {a.dtype}, which cannot be saved")
         place = place or (a.__array_interface__["data"][0], a.shape, a.strides, a.dtype)
         if a.size and place in known:
             return known[place]
-        name = ".".join(path).replace("\0", "_")
+        name = ".".join(path).replace("\0", "_")[:_LONGEST]
         while name in arrays or name in _RESERVED:
             name += "_"
-        arrays[name] = a
+        arrays[name] = a.astype(native, copy=False)  # files are read on other machines too
         known[place] = name
         return name
 
@@ -69,8 +74,13 @@ def pack(obj: Any) -> tuple[Any, Arrays]:
                 f"{_said(path)} has no shape yet: show the lazy module one batch, then save it"
             )
         if isinstance(x, Tensor):
-            return {"tensor": array(x.array, path)}
+            return {"tensor": array(np.asarray(x.array), path)}  # of a lazy graph: its value
         if isinstance(x, np.ndarray):
+            if hasattr(x, "filled"):  # asked so, since to import np.ma takes long
+                raise TypeError(
+                    f"{_said(path)} is a masked array, whose mask no file holds: fill it first "
+                    "(x.filled(value)); np.ma.getmaskarray(x) can be saved beside it"
+                )
             return {"array": array(np.asarray(x), path)}
         if isinstance(x, our_dtype):
             return {"dtype": x.name}
@@ -116,7 +126,7 @@ def unpack(tree: Any, leaf: Leaf) -> Any:
     if not isinstance(tree, dict):
         return tree
     ((kind, value),) = tree.items()
-    if kind in ("tensor", "array", "scalar"):
+    if kind in ("tensor", "array", "scalar", "torch.sparse"):
         return leaf(kind, value)
     if kind.startswith("torch."):
         return _unpack_torchs(kind, value, leaf)
@@ -147,30 +157,58 @@ def _widened(torch: Any, x: Any) -> Any:
 
 def _unpack_torchs(kind: str, value: Any, leaf: Leaf) -> Any:
     name = kind.removeprefix("torch.")
-    if name == "sparse":
-        entries, shape, coalesced = value[:2], value[2], value[3]
-        parts = [as_tensor(k, np.asarray(leaf(k, v))) for e in entries for k, v in e.items()]
-        if torch := _torch():
-            return torch.sparse_coo_tensor(
-                *parts, shape, is_coalesced=coalesced, check_invariants=True
-            )
-        dense = np.zeros(shape, parts[1].array.dtype)
-        np.add.at(dense, tuple(parts[0].array), parts[1].array)
-        return wrap(dense)
     if name == "Size":
         return torch.Size(value) if (torch := _torch()) else tuple(value)
     if name == "dtype":
-        return getattr(torch, value) if (torch := _torch()) else value
+        return _dtype_of(torch, value) if (torch := _torch()) else value
     if name == "device":
         return torch.device(value) if (torch := _torch()) else value
     return leaf(kind, value)
+
+
+def can_be(kind: str, dtype: np.dtype[Any]) -> bool:
+    """Whether a tensor of a kind is saved as an array of this dtype: its own, or the wider one."""
+    name = kind.removeprefix("torch.")
+    if kind == "tensor" or name == dtype.name:
+        return True
+    return name not in _NAMES and dtype.name == (
+        "complex64" if name.startswith("complex") else "float32"
+    )
 
 
 def as_tensor(kind: str, array: np.ndarray[Any, Any]) -> Any:
     """The tensor that an array stands for, on its memory: PyTorch's where it is installed, or ours."""
     if kind == "tensor" or (torch := _torch()) is None:
         return wrap(array)
-    return torch.from_numpy(array).to(getattr(torch, kind.removeprefix("torch.")))
+    return torch.from_numpy(array).to(_dtype_of(torch, kind.removeprefix("torch.")))
+
+
+def _dtype_of(torch: Any, name: str) -> Any:
+    """PyTorch's dtype of this name (``torch.double`` is a dtype of another)."""
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype) or str(found) != f"torch.{name}":
+        raise ValueError(f"PyTorch has no dtype {name!r}")
+    return found
+
+
+def as_sparse(indices: Any, values: Any, shape: tuple[int, ...], coalesced: bool, room: int) -> Any:
+    """A sparse tensor of PyTorch's; where that is not installed, kilograd's dense one.
+
+    Raises:
+        ValueError: the dense one has more than ``room`` bytes.
+    """
+    if torch := _torch():
+        return torch.sparse_coo_tensor(
+            indices, values, shape, is_coalesced=coalesced, check_invariants=True
+        )
+    size = math.prod(shape) * values.array.itemsize
+    if size > room:
+        raise ValueError(
+            f"without PyTorch a sparse tensor of shape {shape} would take {size} bytes: install it"
+        )
+    dense = np.zeros(shape, values.array.dtype)
+    np.add.at(dense, tuple(indices.array), values.array)
+    return wrap(dense)
 
 
 def waits(x: Any) -> bool:

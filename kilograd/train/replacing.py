@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,22 +22,24 @@ TEMPORARY = ".{}.*.tmp"  # what a process that was killed may leave: a folder of
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write a file to, which replaces ``path`` when the block ends without an exception.
 
+    A file that is replaced keeps its permissions, and a link goes on pointing to where it did.
+
     Raises:
         OSError: the file cannot be written (disk full, read-only or no folder); ``path`` stays as it was.
     """
-    path = Path(path)
+    target = Path(os.path.realpath(path))
     folder = None
     try:
-        folder = tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        fresh = Path(folder, path.name)
+        folder = tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+        fresh = Path(folder, target.name)
+        fresh.touch()  # with the permissions that the system gives to new files
+        mode = stat.S_IMODE(os.stat(target if target.exists() else fresh).st_mode)
         yield fresh
         with open(fresh, "rb+") as f:
             os.fsync(f.fileno())
-        with contextlib.suppress(OSError):  # a file of the user's, not a private one
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(fresh, 0o666 & ~umask)
-        os.replace(fresh, path)
+        with contextlib.suppress(OSError):  # where there are no permissions
+            os.chmod(fresh, mode)
+        os.replace(fresh, target)
     except OSError as e:
         raise OSError(
             e.errno, f"{path} was not written, and is as it was ({e.strerror or e})"
@@ -44,7 +47,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-    _sync_folder(path.parent)
+    _sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -54,9 +57,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         yield f
 
 
-def clear_leftovers(path: Path, name: str = "*") -> None:
-    """Remove what processes that were killed while writing ``path/name`` have left there."""
-    for left in path.glob(TEMPORARY.format(name)):
+def clear_leftovers(folder: Path, name: str) -> None:
+    """Remove what processes that were killed while writing ``folder/name``, a pattern, have left there."""
+    for left in folder.glob(TEMPORARY.format(name)):
         shutil.rmtree(left, ignore_errors=True)
 
 

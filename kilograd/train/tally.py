@@ -40,7 +40,7 @@ class Tally:
             return
         if not hasattr(scores, "detach") or not hasattr(targets, "detach"):  # nests, or no targets
             self._look()
-            self.metrics.update(scores, targets)
+            self.metrics.update(_tuples(scores), _tuples(targets))
             return
         s, t = array_of(scores, "the outputs"), array_of(targets, "the targets")
         alike = not self.scores or all(
@@ -80,24 +80,25 @@ class Tally:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint in the middle of a pass keeps, also what the metrics have not seen yet."""
-        metrics = {name: m.state_dict() for name, m in self.metrics.items()}
         return {
-            "total": self.total, "samples": self.samples, "metrics": metrics,
+            "total": self.total, "samples": self.samples, "metrics": self.metrics.state_dict(),
             "scores": list(self.scores), "targets": list(self.targets),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        if set(state["metrics"]) != set(self.metrics):
-            raise ValueError(
-                f"the metrics saved are {sorted(state['metrics'])}, those here {sorted(self.metrics)}"
-            )
         self.begin()
+        self.metrics.load_state_dict(state["metrics"])
         self.total, self.samples = state["total"], state["samples"]
         self.scores, self.targets = list(state["scores"]), list(state["targets"])
         self.waiting = sum(a.size for a in (*self.scores, *self.targets))
-        for name, m in self.metrics.items():
-            m.load_state_dict(state["metrics"][name])
+
+
+def _tuples(nest: Any) -> Any:
+    """A nest with tuples for its lists, which metrics take for rows."""
+    if isinstance(nest, list):
+        return tuple(map(_tuples, nest))
+    return {k: _tuples(v) for k, v in nest.items()} if isinstance(nest, dict) else nest
 
 
 def plain(value: Any) -> Any:

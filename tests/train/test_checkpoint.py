@@ -177,7 +177,7 @@ def test_kill_9_during_saves_loses_nothing(tmp_path):
             assert (model.weight.array == newest).all()
             for entry in manager.entries:
                 load_checkpoint(tmp_path / entry.file)
-    assert newest > 100 and damaged > 20  # kills did hit saves
+    assert newest > 20 and damaged > 10  # kills did hit saves, on a busy machine too
     p.stdin.close()
     assert p.wait() == 0
     p.stdout.close()
@@ -225,6 +225,37 @@ def test_a_write_that_stops_half_way_leaves_the_old_file(tmp_path, name):
     assert os.listdir(tmp_path) == [name]
     read = load_checkpoint if name == "c.kg" else files.load
     assert (read(path).array == np.ones(10)).all()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions and links as POSIX has them")
+@pytest.mark.parametrize("name", ["c.safetensors", "c.npz", "c.npy", "c.kg"])
+def test_permissions_and_links_stay(tmp_path, name):
+    def save(path, x):
+        save_checkpoint(path, x) if name == "c.kg" else files.save(x, path)
+
+    def mode(path):
+        return path.stat().st_mode & 0o7777
+
+    def value(path):
+        return (load_checkpoint if name == "c.kg" else files.load)(path).item()
+
+    path = tmp_path / name
+    (tmp_path / "new").touch()
+    save(path, kg.tensor(1.0))
+    assert mode(path) == mode(tmp_path / "new")  # what the umask gives
+    for bits in (0o600, 0o640, 0o444):
+        path.chmod(bits)
+        save(path, kg.tensor(2.0))
+        assert mode(path) == bits and value(path) == 2
+    (tmp_path / "folder").mkdir()
+    link, loose = tmp_path / "folder" / name, tmp_path / "folder" / f"x{name}"
+    link.symlink_to(os.path.join("..", name))
+    loose.symlink_to(os.path.join("..", f"y{name}"))
+    save(link, kg.tensor(3.0))
+    save(loose, kg.tensor(4.0))
+    assert link.is_symlink() and loose.is_symlink()
+    assert value(path) == 3 and mode(path) == 0o444 and value(tmp_path / f"y{name}") == 4
+    assert sorted(os.listdir(tmp_path)) == sorted(["folder", "new", name, f"y{name}"])
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
@@ -348,6 +379,35 @@ def test_what_does_not_fit_changes_nothing(tmp_path, given, message):
     assert (kg.get_rng_state().array == place.array).all()
 
 
+def test_an_optimizer_of_other_parameters_does_not_fit(tmp_path):
+    def adam(*shapes):
+        tensors = [kg.randn(s).requires_grad_() for s in shapes]
+        optimizer = kg.optim.Adam([{"params": tensors[:1]}, {"params": tensors[1:]}])
+        sum(t.square().sum() for t in tensors).backward()
+        optimizer.step()
+        return optimizer
+
+    Checkpoint(o=adam((2, 3), (2,), ())).save(tmp_path / "c")
+    for shapes, lines in (
+        ([(2, 4), (2,), (1,)], [r"parameter 0: shape (2, 3) in the file, (2, 4) here",
+                               r"parameter 2: shape () in the file, (1,) here"]),
+        ([(2, 3), (2,)], ["3 parameters in the file, 2 here"]),
+    ):  # fmt: skip
+        other = adam(*shapes)
+        before = snapshot({"o": other})
+        with pytest.raises(ValueError, match="nothing was changed") as e:
+            Checkpoint(o=other).load(tmp_path / "c")
+        assert str(e.value).splitlines()[1:] == [f"    o: {line}" for line in lines]
+        same(before, snapshot({"o": other}))
+    fits = adam((2, 3), (2,), ())
+    Checkpoint(o=fits).load(tmp_path / "c")
+    state = load_checkpoint(tmp_path / "c")
+    same(fits.state_dict(), state["parts"]["o"]["state"])
+    del state["parts"]["o"]["shapes"]  # as in older files
+    save_checkpoint(tmp_path / "c", state)
+    Checkpoint(o=adam((2, 3), (2,), ())).load(tmp_path / "c")
+
+
 def test_parts_that_both_have(tmp_path):
     first = trained(parts())
     Checkpoint(**first).save(tmp_path / "c", epoch=1)
@@ -408,8 +468,11 @@ def test_last_and_best_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "damage", [None, b"", b"{", b"[]", b'{"checkpoints": [{"file": 3}]}', "older", "gone"]
-)
+    "damage",
+    [None, b"", b"{", b"[]", b'{"checkpoints": [{"file": 3}]}', b'{"checkpoints": 3}', "older", "gone",
+     {"values": 5}, {"values": None}, {"run": [3]}, {"epoch": {}}, {"saved": "now"}, {"number": "3"},
+     {"file": ["checkpoint-000003.kg"]}, {"values": {"val_loss": float("inf")}}, {"more": 3}],
+)  # fmt: skip
 def test_the_index_is_made_anew(tmp_path, damage):
     manager = managed(tmp_path, keep_last=3)
     for i in range(2):
@@ -422,12 +485,84 @@ def test_the_index_is_made_anew(tmp_path, damage):
         before = before[:-1]
     elif damage is None:
         (tmp_path / "index.json").unlink()
+    elif isinstance(damage, dict):  # an entry with something of a type it cannot have
+        index = json.loads((tmp_path / "index.json").read_text())
+        index["checkpoints"][-1] |= damage
+        (tmp_path / "index.json").write_text(json.dumps(index).replace("Infinity", "1e999"))
     else:
         (tmp_path / "index.json").write_bytes(older if damage == "older" else damage)
     found = managed(tmp_path)
     assert found.entries == before and found.entries[0].values["loss"] == 0.5
+    assert found.best() == manager.best()
     good = json.loads((tmp_path / "index.json").read_text())
     assert [c["epoch"] for c in good["checkpoints"]] == [e.epoch for e in before]
+
+
+def test_numbers_too_large_to_compare_are_never_the_best(tmp_path):
+    manager = managed(tmp_path)
+    manager.save(epoch=0, val_loss=10**400)
+    assert manager.best() is None
+    manager.save(epoch=1, val_loss=1)
+    assert manager.best() == manager.latest()
+
+
+def test_a_reader_sees_what_a_writer_does(tmp_path):
+    writer = managed(tmp_path, keep_last=2, keep_best=1)
+    writer.save(epoch=0, val_loss=1.0)
+    reader = managed(tmp_path)
+    for i in range(1, 5):
+        writer.save(epoch=i, val_loss=-1.0 if i == 2 else 0.0)
+    assert [e.epoch for e in reader.entries] == [2, 3, 4] and reader.entries == writer.entries
+    assert reader.latest() == writer.latest() and reader.latest().exists()
+    assert reader.best() == writer.best() and reader.resume()["epoch"] == 4
+    reader.latest().unlink()
+    assert reader.resume()["epoch"] == writer.resume()["epoch"] == 3
+    assert writer.latest().exists()
+    index = (tmp_path / "index.json").read_bytes()
+    assert json.loads(index)["checkpoints"][-1]["epoch"] == 4  # who only reads does not write
+    assert reader.save(epoch=5).name == "checkpoint-000005.kg"  # now it is the one that writes
+    assert [e.epoch for e in writer.entries] == [2, 3, 5]
+
+
+def test_a_checkpoint_that_is_dropped_while_it_is_loaded(tmp_path):
+    writer = managed(tmp_path, keep_last=1, keep_best=0)
+    writer.save(epoch=0)
+
+    class Late(Checkpoint):
+        def load(self, path, **how):
+            if path.name < "checkpoint-000004.kg":
+                writer.save(epoch=int(path.name[11:17]))
+            return super().load(path, **how)
+
+    reader = CheckpointManager(tmp_path, Late(model=nn.Linear(2, 1)))
+    assert reader.resume() == {"epoch": 3}
+    for path in tmp_path.glob("*.kg"):
+        path.unlink()
+    assert reader.resume() is None and reader.latest() is None and reader.best() is None
+
+
+def test_only_the_managers_own_leftovers_are_removed(tmp_path):
+    manager = managed(tmp_path)
+    others = [
+        ".mine.v1.tmp",
+        ".best.npz.abc12345.tmp",
+        ".checkpoint-last.kg.x.tmp",
+        ".config.json.x.tmp",
+    ]
+    own = [".checkpoint-000001.kg.abc12345.tmp", ".index.json.abc12345.tmp"]
+    for name in (*others, *own):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data").write_bytes(b"1")
+    manager.save(epoch=1)
+    assert sorted(p.name for p in tmp_path.glob(".*")) == sorted(others)
+    assert all((tmp_path / name / "data").exists() for name in others)
+
+
+def test_a_folder_that_can_only_be_read(tmp_path, monkeypatch):
+    managed(tmp_path).save(epoch=0)
+    (tmp_path / "index.json").unlink()
+    monkeypatch.setattr(replacing.tempfile, "mkdtemp", no_space)
+    assert managed(tmp_path).resume() == {"epoch": 0}
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 import kilograd as kg
 from kilograd import nn
-from kilograd.train import save_checkpoint
+from kilograd.train import archive, nest, save_checkpoint
 from kilograd.train.archive import DamagedError
 from kilograd.train.checkpoint import CheckpointError, load_checkpoint
 from kilograd.train.files import load, load_weights, read_metadata, save, save_weights
@@ -74,6 +74,35 @@ def test_every_dtype_and_shape(tmp_path, dtype, shape, ending):
     load(tmp_path / f"x{ending}").array[...] = 0  # ours to write
 
 
+@pytest.mark.parametrize("ending", [*ENDINGS, ".npy"])
+def test_the_other_byte_order(tmp_path, ending):
+    for dtype in (">f8", ">f4", ">i2", ">u8", ">c8", "<f8", "?"):
+        a = np.array([[0, 1, 3], [2, 4, 5]]).astype(dtype)
+        for given in (a, a.T, a[:, ::2], a[:, :0], a[0, 0, None].reshape(())):
+            save(given, tmp_path / f"x{ending}")
+            got = np.asarray(load(tmp_path / f"x{ending}"))
+            assert got.dtype == a.dtype.newbyteorder("=") and got.dtype.isnative
+            np.testing.assert_array_equal(got, given)
+
+
+def test_the_other_byte_order_in_a_nest(tmp_path):
+    a = np.arange(3, dtype=">f8")
+    for ending in ENDINGS:
+        save({"a": a, "b": [a, a[:2]]}, tmp_path / f"x{ending}")
+        got = load(tmp_path / f"x{ending}")
+        equal(got, {"a": np.arange(3.0), "b": [np.arange(3.0), np.arange(2.0)]})
+        assert np.shares_memory(got["a"], got["b"][0])
+    save_checkpoint(tmp_path / "x.kg", {"a": a})
+    equal(load_checkpoint(tmp_path / "x.kg"), {"a": np.arange(3.0)})
+
+
+def test_names_longer_than_a_zip_file_can_have(tmp_path):
+    for ending in ENDINGS:
+        state = {"k" * 70_000: kg.ones(1), "k" * 70_001: kg.zeros(1), "é🙂" * 40_000: kg.ones(2)}
+        save(state, tmp_path / f"x{ending}")
+        equal(state, load(tmp_path / f"x{ending}"))
+
+
 def test_complex128_goes_into_numpys_files(tmp_path):
     t = kg.tensor([1 + 2j], dtype=kg.complex128)
     for ending in (".npz", ".npy"):
@@ -122,8 +151,9 @@ def test_pytorch_reads_ours_and_we_its(tmp_path):
     got = load(tmp_path / "b.safetensors")
     assert got["h"].dtype == kg.float32 and got["h"].tolist() == t.float().tolist()
     save_file({"h": torch.ones(2).to(torch.float8_e5m2)}, tmp_path / "b.safetensors")
-    with pytest.raises(DamagedError, match="F8_E5M2, which NumPy does not have"):
+    with pytest.raises(DamagedError, match="'h' has dtype F8_E5M2, which NumPy does not have") as e:
         load(tmp_path / "b.safetensors")
+    assert "whole" not in str(e.value)  # it is: another program reads it
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -260,6 +290,13 @@ def test_wrong_names_and_things(tmp_path):
         save({"a": np.array(["text"])}, tmp_path / "x.npz")
     with pytest.raises(TypeError, match="one tensor"):
         save({"a": kg.ones(1)}, tmp_path / "x.npy")
+    for ending in (*ENDINGS, ".npy"):
+        with pytest.raises(TypeError, match="masked array.*fill it first"):
+            save(np.ma.masked_array([1.0, 2.0], [True, False]), tmp_path / f"x{ending}")
+        for a in (np.array(["2020"], "M8[D]"), np.zeros(2, "i4,i4"), np.ones(2, np.longdouble)):
+            if a.dtype.newbyteorder("=") != np.float64:  # which long doubles are on some machines
+                with pytest.raises(TypeError, match="dtype"):
+                    save(a, tmp_path / f"x{ending}")
     with pytest.raises(ValueError, match="no metadata"):
         save(kg.ones(1), tmp_path / "x.npy", metadata={"a": "b"})
     with pytest.raises(TypeError, match="text by text"):
@@ -295,6 +332,102 @@ def test_nothing_that_is_loaded_runs(tmp_path, monkeypatch):
         with pytest.raises(DamagedError, match="dtype object"):
             load(name)
     assert not os.path.exists("evil")
+
+
+# --- files that claim more than they hold -----------------------------------------------------------
+
+
+def forged(path, arrays, tree):
+    """A file of ours, with the right checksums, whose tree says something else."""
+    text = {"format": "kilograd", archive.TREE: json.dumps(tree)}
+    sums = archive._text_checksum(text), archive._data_checksum(arrays)
+    text[archive.CHECKSUM] = "{:08x} {:08x}".format(*sums)
+    write = archive._write_npz if path.suffix == ".npz" else archive._write_safetensors
+    write(path, arrays, text)
+    return path
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The names of the arrays that are read from files."""
+    found = []
+    for kind in (archive._Npz, archive._Safetensors):
+        read = kind.read
+        monkeypatch.setattr(kind, "read", lambda s, n, read=read: found.append(n) or read(s, n))
+    return found
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_array_is_a_tensor_of_its_own_dtype_or_a_narrower_one(tmp_path, ending):
+    pytest.importorskip("torch")
+    small, wide = {"a": np.ones(8, np.uint8)}, {"a": np.ones(8, np.float32)}
+    for arrays, kind, name in (
+        (small, "torch.float64", "a"), (small, "torch.complex128", "a"), (small, "torch.bfloat16", "a"),
+        (wide, "torch.double", "a"), (wide, "torch.float64", "a"), (wide, "torch.int32", "a"),
+        (wide, "torch.complex32", "a"), (wide, "torch.load", "a"), (wide, "torch.os", "a"),
+        ({}, "torch.dtype", "os"), ({}, "torch.dtype", "load"), ({}, "torch.dtype", "_C"),
+    ):  # fmt: skip
+        path = forged(tmp_path / f"x{ending}", arrays, {"list": [{kind: name}]})
+        with pytest.raises(DamagedError):
+            load(path)
+        with pytest.raises(RuntimeError):  # the same, or that it does not fit
+            load_weights(nn.Linear(1, 1), forged(path, arrays, {"dict": [["w", {kind: name}]]}))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_nothing_is_read_again_for_each_place_that_names_it(tmp_path, ending, reads):
+    torch = pytest.importorskip("torch")
+    arrays = {"i": np.arange(3)[None], "v": np.ones(3, np.float32)}
+    entry = {"torch.sparse": [{"torch.int64": "i"}, {"torch.bfloat16": "v"}, [5], False]}
+    got = load(forged(tmp_path / f"x{ending}", arrays, {"list": [entry] * 100}))
+    assert all(x.dtype is torch.bfloat16 and x.shape == (5,) for x in got)
+    assert len({x._values().data_ptr() for x in got}) == 1
+    assert len(reads) == 4  # each once for the checksum, once for its values
+    reads.clear()
+    tree = {"dict": [[f"w{i}", {"list": [{"tensor": "v"}]}] for i in range(100)]}
+    with pytest.raises(RuntimeError, match="unexpected"):
+        load_weights(nn.Linear(1, 1), forged(tmp_path / f"x{ending}", arrays, tree))
+    assert len(reads) == 3
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_sparse_tensors_without_pytorch_have_a_bound(tmp_path, ending, monkeypatch):
+    monkeypatch.setattr(nest, "_torch", lambda: None)
+    arrays = {"i": np.array([[0, 2, 2], [1, 0, 0]]), "v": np.array([1, 2, 3], np.float32)}
+
+    def tree(shape, times=1):
+        parts = [{"torch.int64": "i"}, {"torch.float32": "v"}, shape, False]
+        return {"list": [{"torch.sparse": parts}] * times}
+
+    (got,) = load(forged(tmp_path / f"x{ending}", arrays, tree([3, 2])))
+    assert got.tolist() == [[0, 1], [0, 0], [5, 0]]
+    tracemalloc.start()
+    try:
+        for shape, times in (([2**20, 2**20], 1), ([2**15, 2], 100), ([2**70, 1], 1)):
+            path = forged(tmp_path / f"x{ending}", arrays, tree(shape, times))
+            tracemalloc.reset_peak()
+            with pytest.raises(DamagedError, match="without PyTorch"):
+                load(path)
+            assert tracemalloc.get_traced_memory()[1] < 2e6 + 1100 * os.path.getsize(path)
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_header_of_bfloat16_files_is_read_once(tmp_path, monkeypatch):
+    n, header = 60, {"__metadata__": {"dtype": "BF16"}}
+    for i in range(n):
+        header[f"t{i}"] = {"dtype": "BF16", "shape": [2], "data_offsets": [4 * i, 4 * i + 4]}
+    header["f"] = {"dtype": "F32", "shape": [], "data_offsets": [4 * n, 4 * n + 4]}
+    text = json.dumps(header).encode()
+    values = np.arange(2 * n, dtype=np.float32)  # in few digits: bfloat16 is the upper half
+    data = (values.view(np.uint32) >> 16).astype("<u2").tobytes() + np.float32(0.1).tobytes()
+    (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    loads, parsed = json.loads, []
+    monkeypatch.setattr(archive.json, "loads", lambda s: parsed.append(s) or loads(s))
+    got = load(tmp_path / "x.safetensors")
+    assert len(parsed) == 1
+    assert [got[f"t{i}"].tolist() for i in range(n)] == values.reshape(n, 2).tolist()
+    assert got["f"].item() == np.float32(0.1)
 
 
 # --- damaged files ----------------------------------------------------------------------------------
@@ -460,3 +593,22 @@ def test_reading_weights_loads_no_training_loop():
         "assert kg.train.metrics.Accuracy and kg.train.manager.Entry and kg.train.Trainer"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "npy"])
+def test_tensors_of_a_lazy_graph_are_saved_as_their_values(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    with kg.Graph():
+        a = kg.tensor([1.0, 2.0]) * 3
+        kg.save(a if suffix == "npy" else {"a": a, "again": a}, path)
+    found = kg.load(path)
+    assert (found if suffix == "npy" else found["a"]).tolist() == [3.0, 6.0]
+
+
+def test_a_model_of_a_lazy_graph_is_saved(tmp_path):
+    with kg.Graph():
+        model = kg.nn.Linear(2, 3)
+    model.save(tmp_path / "m.safetensors")
+    other = kg.nn.Linear(2, 3)
+    other.load(tmp_path / "m.safetensors")
+    assert other.weight.tolist() == model.weight.tolist()

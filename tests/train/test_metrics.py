@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import kilograd as kg
+from kilograd.train import Checkpoint
 from kilograd.train import metrics as M
 
 BINARY, TWO = ["precision_score", "recall_score", "f1_score"], ["macro", "micro", "weighted", None]
@@ -789,6 +790,89 @@ def test_collection():
         M.MetricCollection([M.Accuracy(), M.Accuracy(average=None)])
     with pytest.raises(TypeError, match="'x' is int"):
         M.MetricCollection({"x": 3})
+
+
+def several():
+    return M.MetricCollection({
+        "accuracy": M.Accuracy(threshold=0.3), "f1": M.F1Score(threshold=0.8, ignore_index=-1),
+        "matrix": M.ConfusionMatrix(num_classes=2), "auc": M.ROCAUC(), "loss": M.LogLoss(),
+        "worst": lambda targets, scores: float(np.abs(targets - scores).max()),
+    })  # fmt: skip
+
+
+def test_a_collection_is_a_part_of_a_checkpoint(tmp_path):
+    metrics = several()
+    first, second = ([0.2, 0.4, 0.9], [0, 1, 1]), ([0.35, 0.7], [0, 1])
+    metrics.update(*first)
+    Checkpoint(metrics=metrics).save(tmp_path / "c")
+    expected = metrics.compute()
+    metrics.update(*second)
+    other = several()
+    other.update([0.9], [0])  # forgotten
+    Checkpoint(metrics=other).load(tmp_path / "c")
+    assert_same_values(other.compute(), expected)
+    other.update(*second)
+    assert_same_values(other.compute(), metrics.compute())
+    assert other["f1"].reader.ignore_index == -1
+
+
+def assert_same_values(found, expected):
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_a_metric_goes_on_with_the_options_that_were_saved():
+    first, second = M.Accuracy(threshold=0.3), M.Accuracy(threshold=0.5, ignore_index=7)
+    first.update([0.4, 0.1], [1, 0])
+    second.load_state_dict(first.state_dict())
+    for metric in (first, second):
+        metric.update([0.4, 0.1], [1, 0])
+        assert metric.compute() == 1.0
+    assert second.reader.ignore_index is None
+
+
+def test_the_state_of_another_metric_is_refused():
+    accuracy, f1 = M.Accuracy(), M.F1Score()
+    accuracy.update([0.9], [1])
+    with pytest.raises(ValueError, match="state is of the metric Accuracy, this one is F1Score"):
+        f1.load_state_dict(accuracy.state_dict())
+    assert f1.average == "binary"
+    with pytest.raises(ValueError, match="no sample"):
+        f1.compute()
+    metrics = M.MetricCollection({"first": M.Accuracy(), "second": M.F1Score()})
+    swapped = {"first": accuracy.state_dict(), "second": accuracy.state_dict()}
+    with pytest.raises(ValueError, match="metric 'second': the state is of the metric Accuracy"):
+        metrics.load_state_dict(swapped)
+    with pytest.raises(ValueError, match="no sample"):  # the first is as it was, too
+        metrics["first"].compute()
+    with pytest.raises(
+        ValueError, match=r"saved are \['first'\], those here \['first', 'second'\]"
+    ):
+        metrics.load_state_dict({"first": accuracy.state_dict()})
+
+
+def test_states_of_older_versions_can_be_loaded():
+    metric = M.Accuracy()
+    metric.update([0.9, 0.2], [1, 1])
+    state = metric.state_dict()
+    older = {"own": state["own"], "seen": state["reader"]["seen"]}
+    metric = M.Accuracy(threshold=0.3)
+    metric.load_state_dict(older)
+    assert metric.compute() == 0.5 and metric.reader.threshold == 0.3
+    with pytest.raises(ValueError, match="the batches before were binary"):
+        metric.update([[0.9, 0.1]], [0])
+
+
+def test_a_collection_of_metrics_without_states():
+    class Duck:
+        def reset(self):
+            pass
+
+        update = compute = reset
+
+    with pytest.raises(TypeError, match="metric 'duck': Duck has no state_dict"):
+        M.MetricCollection({"duck": Duck()}).state_dict()
 
 
 def test_one_class_has_no_area(either):

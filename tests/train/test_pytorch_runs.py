@@ -214,6 +214,27 @@ def test_what_does_not_fit_changes_nothing(tmp_path):
         Checkpoint(optimizer=ours).load(tmp_path / "c")
 
 
+def test_an_optimizer_of_other_parameters_does_not_fit(tmp_path):
+    def adam(inputs):
+        layer = torch.nn.Linear(inputs, 2)
+        optimizer = torch.optim.Adam(layer.parameters())
+        layer(torch.ones(1, inputs)).sum().backward()
+        optimizer.step()
+        return optimizer
+
+    Checkpoint(o=adam(3)).save(tmp_path / "c")
+    made = adam(4)
+    before = copy.deepcopy(made.state_dict())
+    with pytest.raises(
+        ValueError, match=r"o: parameter 0: shape \(2, 3\) in the file, \(2, 4\) here"
+    ):
+        Checkpoint(o=made).load(tmp_path / "c")
+    same(before, made.state_dict())
+    Checkpoint(o=torch.optim.Adam([torch.nn.UninitializedParameter(), torch.zeros(2)])).load(
+        tmp_path / "c", rng=False
+    )
+
+
 def test_a_part_that_fails_undoes_the_others(tmp_path):
     class Refuses:
         def state_dict(self):

@@ -24,7 +24,7 @@ from kilograd.utils.data import (
     TensorDataset,
     WeightedRandomSampler,
 )
-from kilograd.utils.randomness import all_states
+from kilograd.utils.data.resumable import all_states
 
 OPTIMIZERS = {
     "Adadelta": {}, "Adafactor": {}, "Adagrad": {}, "Adam": {"amsgrad": True}, "AdamW": {},
@@ -413,11 +413,16 @@ def test_a_place_in_a_file_of_an_earlier_version():
     assert drawn(second, 2, seen) == whole
 
 
+def without_sizes(state):
+    """A place as that of a loader without a length."""
+    return {**state, "sizes": {}, "loader": {**state["loader"], "sizes": {}}}
+
+
 def test_the_generators_of_a_place_that_is_not_there_are_left_alone():
     first = Batches(DataLoader(TensorDataset(kg.arange(6)), 1, shuffle=True))
     drawn(first, 1, [], 5)
     second = Batches(DataLoader(TensorDataset(kg.arange(4)), 1, shuffle=True))
-    second.load_state_dict({**first.state_dict(), "sizes": {}})  # as of a loader without a length
+    second.load_state_dict(without_sizes(first.state_dict()))
     before = rng_state()
     with pytest.raises(RuntimeError, match="after 5 batches"):
         next(iter(second))
@@ -436,7 +441,7 @@ def test_a_place_that_the_loader_does_not_have():
     second = Batches(DataLoader(TensorDataset(kg.arange(4)), 1))
     with pytest.raises(ValueError, match="with batches 6; the loader now has 4"):
         second.load_state_dict(first.state_dict())
-    second.load_state_dict({**first.state_dict(), "sizes": {}})  # as of a loader without a length
+    second.load_state_dict(without_sizes(first.state_dict()))
     with pytest.raises(RuntimeError, match="after 5 batches"):
         list(second)
 

@@ -976,3 +976,54 @@ def test_histories_are_compared_by_what_they_hold():
         change(other)
         assert a != History(other)
     assert a != 3
+
+
+def test_functions_measure_several_outputs_and_targets(lib):
+    """They get nests of arrays of all samples, as the model and the batches have them."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(10, 4)).astype(np.float32), rng.normal(size=(10, 2)).astype(np.float32)
+    z = rng.integers(0, 2, 10)
+    seen = []
+
+    class Two(lib.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = lib.nn.Linear(4, 2)
+
+        def forward(self, x):
+            out = self.linear(x)
+            return out, {"sum": out.sum(1)}
+
+    class Mine(Trainer):
+        def unpack(self, batch):
+            return (batch[0],), [batch[1], batch[2]] if len(batch) > 1 else None
+
+    def error(targets, outputs):
+        seen.append((targets, outputs))
+        return np.abs(targets[0] - outputs[0]).max() + targets[1].sum()
+
+    def largest(targets, outputs):
+        assert targets is None
+        return outputs[1]["sum"].max()
+
+    def loss(outputs, target=None):
+        return outputs[0].sum() if target is None else ((outputs[0] - target[0]) ** 2).mean()
+
+    batches = [(x[i : i + 4], y[i : i + 4], z[i : i + 4]) for i in range(0, 10, 4)]
+    trainer = Mine(Two(), loss, metrics=[error])
+    out = trainer.predict([b[:1] for b in batches])
+    got = trainer.evaluate(batches)["error"]
+    ((targets, outputs),) = seen
+    np.testing.assert_array_equal(targets[0], y), np.testing.assert_array_equal(targets[1], z)
+    np.testing.assert_array_equal(outputs[1]["sum"], out[1]["sum"].detach().numpy())
+    assert got == np.abs(y - out[0].detach().numpy()).max() + z.sum()
+    alone = [b[:1] for b in batches]
+    assert trainer.evaluate(alone, metrics=[largest])["largest"] == out[1]["sum"].max().item()
+    with pytest.raises(TypeError, match="'Accuracy': the scores must hold numbers .* got dict"):
+        trainer.evaluate(alone, metrics=[Accuracy()])
+    plain = Trainer(lib.nn.Linear(4, 2), lambda outputs: outputs.sum(), metrics=[Accuracy()])
+    with pytest.raises(TypeError, match="'Accuracy': the targets are missing"):
+        plain.evaluate(alone)
+    short = [(x, y, z[:5])]
+    with pytest.raises(ValueError, match=r"'error'.*\(5,\).*not of as many samples"):
+        trainer.evaluate(short)

@@ -24,6 +24,8 @@ def array_of(x: Any, what: str) -> Array:
         TypeError: the values are neither numbers nor strings.
         ValueError: a list whose rows differ in length.
     """
+    if x is None:
+        raise TypeError(f"{what} are missing: NoneType")
     for step in ("detach", "cpu"):
         if hasattr(x, step):
             x = getattr(x, step)()

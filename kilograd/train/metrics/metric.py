@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.compile.graph import leaves, mapped
 from kilograd.train.metrics.inputs import array_of, no_nan
 
 
@@ -59,13 +60,21 @@ class Metric:
     def state_dict(self) -> dict[str, Any]:
         """What has been counted, for a checkpoint in the middle of an epoch: all attributes."""
         own = {k: copy.copy(v) for k, v in vars(self).items() if k not in ("reader", "fn")}
-        return {"own": own, "seen": self.reader.seen if hasattr(self, "reader") else None}
+        reader = dict(vars(self.reader)) if hasattr(self, "reader") else {}
+        return {"type": type(self).__name__, "own": own, "reader": reader}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting from there, with the options that were saved."""
+        """Go on counting from there, with the options that were saved.
+
+        Raises:
+            ValueError: it is the state of a metric of another class.
+        """
+        kind = type(self).__name__
+        if state.get("type", kind) != kind:  # older files do not tell
+            raise ValueError(f"the state is of the metric {state['type']}, this one is {kind}")
         vars(self).update({k: copy.copy(v) for k, v in state["own"].items()})
         if hasattr(self, "reader"):
-            self.reader.seen = state["seen"]
+            vars(self.reader).update(state.get("reader") or {"seen": state["seen"]})
 
     def _some(self, n: float) -> None:
         if not n:
@@ -118,6 +127,9 @@ class Mean(Metric):
 class FromFunction(Metric):
     """The value of a function of all targets and all scores, in scikit-learn's order, as two arrays.
 
+    Of a model with several outputs, or of several targets, the function gets a tuple or dict of arrays; where
+    there are no targets, None.
+
     Example:
         >>> worst = FromFunction(lambda targets, scores: np.abs(targets - scores).max())
         >>> worst.update([1.0, 2.0], [1.0, 4.0])
@@ -138,18 +150,39 @@ class FromFunction(Metric):
 
     def update(self, scores: Any, targets: Any) -> None:
         """Keep a copy of a batch."""
-        s, t = array_of(scores, "the scores"), array_of(targets, "the targets")
-        if not s.ndim or not t.ndim or len(s) != len(t):
+        kept = _copied(scores, "the scores"), _copied(targets, "the targets")
+        shapes = [a.shape for a in leaves(kept) if a is not None]
+        if not all(shapes) or len({shape[0] for shape in shapes}) != 1:
             raise ValueError(
-                f"scores of shape {s.shape} and targets of shape {t.shape} are not of as many samples"
+                f"scores of shape {_shapes(kept[0])} and targets of shape {_shapes(kept[1])} are not of as "
+                "many samples"
             )
-        self.kept.append((s.copy(), t.copy()))
+        self.kept.append(kept)
 
     def compute(self) -> Any:
         """What the function says of all batches."""
         self._some(len(self.kept))
-        scores, targets = (np.concatenate(column) for column in zip(*self.kept, strict=True))
+        columns = zip(*map(leaves, self.kept), strict=True)
+
+        def joined(part: Any) -> Any:
+            column = next(columns)
+            return None if part is None else np.concatenate(column)
+
+        scores, targets = mapped(joined, self.kept[0])
         return self.fn(targets, scores)
+
+
+def _copied(x: Any, what: str) -> Any:
+    """An array of its own; of a tuple or dict of arrays or tensors, such a one; None of None."""
+    if x is None:
+        return None
+    if isinstance(x, (tuple, dict)) and any(getattr(v, "shape", ()) for v in leaves(x)):
+        return mapped(lambda v: array_of(v, what).copy(), x)
+    return array_of(x, what).copy()
+
+
+def _shapes(nest: Any) -> Any:
+    return mapped(lambda a: getattr(a, "shape", None), nest)
 
 
 class MetricCollection(Mapping[str, Metric]):
@@ -211,6 +244,39 @@ class MetricCollection(Mapping[str, Metric]):
     def reset(self) -> None:
         for metric in self._metrics.values():
             metric.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each metric.
+
+        Raises:
+            TypeError: one of them has none.
+        """
+        for name, metric in self._metrics.items():
+            if not hasattr(metric, "state_dict") or not hasattr(metric, "load_state_dict"):
+                raise TypeError(
+                    f"metric {name!r}: {type(metric).__name__} has no state_dict and "
+                    "load_state_dict: derive it from Metric, which has them"
+                )
+        return {name: metric.state_dict() for name, metric in self._metrics.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting from there. If this raises, all metrics are as they were.
+
+        Raises:
+            ValueError: it is the state of other metrics.
+        """
+        if set(state) != set(self._metrics):
+            raise ValueError(
+                f"the metrics saved are {sorted(state)}, those here {sorted(self._metrics)}"
+            )
+        before = self.state_dict()
+        for name, metric in self._metrics.items():
+            try:
+                metric.load_state_dict(state[name])
+            except Exception as e:
+                for done in self._metrics:
+                    self[done].load_state_dict(before[done])
+                raise ValueError(f"metric {name!r}: {e}") from e
 
     def __getitem__(self, name: str) -> Metric:
         return self._metrics[name]
