@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kilograd.utils.data import DataLoader
-from kilograd.utils.data.resumable import Resumable
+from kilograd.utils.data.resumable import END, Resumable, check_sizes, sizes
 
 
 class Batches:
@@ -50,12 +49,7 @@ class Batches:
         return len(self.loader)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        self.position, self._skip = self._skip, 0
-        for batch in self._places:
-            self.position += 1
-            yield batch
-        self.epoch += 1
-        self.position = 0
+        return _Pass(self)
 
     def restart(self) -> None:
         """Let the next iteration begin with its first batch, though a state from midway was loaded.
@@ -73,8 +67,10 @@ class Batches:
     def state_dict(self) -> dict[str, Any]:
         """Epoch, position, and where the loader stands."""
         loader = self._places.state_dict()
-        sizes = _sizes(self.loader)
-        return {"epoch": self.epoch, "position": self.position, "loader": loader, "sizes": sizes}
+        return {
+            "epoch": self.epoch, "position": self.position, "loader": loader,
+            "sizes": sizes(self.loader),
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go to a place: the next iteration goes on from there.
@@ -87,18 +83,38 @@ class Batches:
                 is in the middle of an epoch of other batches, or of another number of samples.
         """
         position = state["position"]
-        for what, n in state.get("sizes", {}).items():
-            now = _sizes(self.loader).get(what, n)
-            if position and n != now:
-                raise ValueError(
-                    f"the place is in the middle of an epoch, with {what} {n}; the loader now has {now}"
-                )
+        if position:
+            check_sizes(state.get("sizes", {}), sizes(self.loader))
         if "loader" in state:
             place = state["loader"]
         else:  # a file of an earlier kilograd
             place = {"batches": position, "began": state["began"], "own": state["now"]["own"]}
         self._places.load_state_dict(place)
         self.epoch, self.position, self._skip = state["epoch"], position, position
+
+
+class _Pass(Iterator[Any]):
+    """One pass over batches. It begins with the first, and what the loader raises does not end it."""
+
+    def __init__(self, of: Batches) -> None:
+        self._of = of
+        self._batches: Iterator[Any] | None = None
+        self._over = False
+
+    def __next__(self) -> Any:
+        of = self._of
+        if self._batches is None:
+            of.position, of._skip = of._skip, 0
+            self._batches = iter(of._places)
+        batch = END if self._over else next(self._batches, END)
+        if batch is not END:
+            of.position += 1
+            return batch
+        if not self._over:
+            self._over = True
+            of.epoch += 1
+            of.position = 0
+        raise StopIteration
 
 
 class _Redrawn(Resumable):
@@ -122,13 +138,3 @@ def _finds_places(loader: Any) -> bool:
     if isinstance(loader, DataLoader):  # a subclass may give other batches than those it counts
         return type(loader).__iter__ is DataLoader.__iter__
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-
-
-def _sizes(loader: Any) -> dict[str, int]:
-    """What decides where in an epoch a number of batches leads to, as far as it can be known."""
-    found: dict[str, Any] = {"batch_size": getattr(loader, "batch_size", None)}
-    of: Any
-    for what, of in (("batches", loader), ("samples", getattr(loader, "dataset", None))):
-        with contextlib.suppress(TypeError):  # without a length
-            found[what] = len(of)
-    return {what: n for what, n in found.items() if isinstance(n, int)}

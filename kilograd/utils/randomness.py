@@ -1,11 +1,9 @@
-"""Where generators of random numbers are: kilograd's, Python's, NumPy's and PyTorch's, and those given."""
+"""Where generators of random numbers are: kilograd's, Python's, NumPy's and PyTorch's."""
 
 from __future__ import annotations
 
-import contextlib
 import random as python
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -55,7 +53,28 @@ def set_rng_state(state: State) -> None:
 def is_generator(x: Any) -> bool:
     """Whether it is a generator whose state can be taken: kilograd's, NumPy's, Python's, PyTorch's."""
     kinds = (random.Generator, np.random.Generator, np.random.RandomState, python.Random)
-    return isinstance(x, kinds) or _is_torchs(x)
+    return (isinstance(x, kinds) and not isinstance(x, python.SystemRandom)) or _is_torchs(x)
+
+
+def is_global(x: Any) -> bool:
+    """Whether it is one of the generators that :func:`rng_state` is about."""
+    known = [random.default_generator, getattr(python, "_inst", None), np.random.mtrand._rand]
+    return any(x is g for g in [*known, getattr(_torch(), "default_generator", None)])
+
+
+def ours(generator: Any) -> random.Generator | None:
+    """A generator to draw from, if it is kilograd's; None stands for the default one.
+
+    Raises:
+        TypeError: it is something else, such as PyTorch's or NumPy's.
+    """
+    if generator is None or isinstance(generator, random.Generator):
+        return generator
+    kind = type(generator)
+    raise TypeError(
+        f"generator should be a kilograd.Generator, got {kind.__module__}.{kind.__qualname__}: "
+        "kg.Generator().manual_seed(seed) makes one"
+    )
 
 
 def generator_state(generator: Any) -> Any:
@@ -91,63 +110,3 @@ def _torch() -> Any:
 
 def _is_torchs(x: Any) -> bool:
     return (torch := _torch()) is not None and isinstance(x, torch.Generator)
-
-
-# --- those that decide an order -----------------------------------------------------------------
-
-
-def own_generators(loader: Any) -> dict[str, Any]:
-    """The generators that a loader or its samplers were given, by the place where they were found."""
-    defaults = [random.default_generator, getattr(_torch(), "default_generator", None)]
-    found = {}
-    for place in ("", "sampler", "batch_sampler", "batch_sampler.sampler"):
-        owner: Any = loader
-        for name in place.split(".") if place else ():
-            owner = getattr(owner, name, None)
-        generator = getattr(owner, "generator", None)
-        if is_generator(generator) and not any(generator is d for d in defaults):
-            found[place] = generator
-    return found
-
-
-def own_states(loader: Any) -> State:
-    """The states of :func:`own_generators`."""
-    return {place: generator_state(g) for place, g in own_generators(loader).items()}
-
-
-def set_own_states(loader: Any, states: State) -> None:
-    """Put a loader's own generators where they were at :func:`own_states`.
-
-    Raises:
-        ValueError: it has other generators.
-    """
-    generators = own_generators(loader)
-    if set(generators) != set(states):
-        raise ValueError(
-            f"the loader has generators of its own at {sorted(generators)}, the one saved had them at "
-            f"{sorted(states)}: make the loader as it was made then"
-        )
-    for place, generator in generators.items():
-        set_generator_state(generator, states[place])
-
-
-def all_states(loader: Any) -> State:
-    """Where everything is that an order may be drawn from."""
-    return {"global": rng_state(), "own": own_states(loader)}
-
-
-@contextlib.contextmanager
-def back_at(loader: Any, states: State, own: bool = True) -> Iterator[None]:
-    """A block in which the generators go on from an earlier :func:`all_states`.
-
-    Afterwards they are where they were before; without ``own``, the loader's stay where they came to.
-    """
-    now = all_states(loader)
-    try:
-        set_rng_state(states["global"])
-        set_own_states(loader, states["own"])
-        yield
-    finally:
-        set_rng_state(now["global"])
-        if own:
-            set_own_states(loader, now["own"])

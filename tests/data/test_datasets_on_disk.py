@@ -109,6 +109,10 @@ def test_files_that_are_no_arrays(tmp_path, files):
     np.save(path, np.array(["a", "b"]))
     with pytest.raises(ValueError, match="not numbers"):
         MemmapDataset(path)
+    for dtype in (np.longdouble, "M8[s]", "i4,f4"):  # no tensor has them
+        np.save(path, np.zeros(3, dtype))
+        with pytest.raises(ValueError, match=r"bad\.npy holds .*not numbers that a tensor"):
+            MemmapDataset(path)
     np.save(path, np.array([{}, 1], object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"bad\.npy"):
         MemmapDataset(path)
@@ -206,6 +210,25 @@ def test_modes_of_images(tmp_path):
     np.testing.assert_array_equal(load_image(tmp_path / "grey.png").array, np.stack([grey] * 3))
     for mode in ("L", None):
         np.testing.assert_array_equal(load_image(tmp_path / "grey.png", mode).array, grey[None])
+
+
+def test_sixteen_bits_a_pixel(tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    grey = np.array([[0, 255, 256, 40000, 65535]], np.uint16)
+    (tmp_path / "16.pgm").write_bytes(b"P5 5 1 65535\n" + grey.astype(">u2").tobytes())
+    Image.fromarray(grey).save(tmp_path / "16.png")
+    Image.fromarray(grey.astype(np.int32)).save(tmp_path / "16.tif")
+    for name in ("16.png", "16.pgm", "16.tif"):
+        for mode, channels in (("RGB", 3), ("L", 1)):
+            image = load_image(tmp_path / name, mode)
+            assert image.dtype == kg.uint8 and tuple(image.shape) == (channels, 1, 5)
+            np.testing.assert_array_equal(image.array, [(grey >> 8).astype(np.uint8)] * channels)
+        for mode in (None, "I", "F"):
+            np.testing.assert_array_equal(load_image(tmp_path / name, mode).array[0], grey)
+    Image.fromarray(np.array([[-1, 70000]], np.int32)).save(tmp_path / "32.tif")
+    with pytest.raises(OSError, match=r"32\.tif as an image: 32-bit greys.*mode='I'"):
+        load_image(tmp_path / "32.tif")
+    assert load_image(tmp_path / "32.tif", None).tolist() == [[[-1, 70000]]]
 
 
 # --- tables -------------------------------------------------------------------------------------
@@ -319,6 +342,68 @@ def test_missing_values_are_an_error_or_filled(table, column):
 def test_columns_are_checked(table, how, error, words):
     with pytest.raises(error, match=words):
         table(CSV, **how)
+
+
+def test_declared_columns_of_text_files_are_texts(table):
+    zips = "zip,y\n01234,1\n1234,2\n01234,3\n"
+    data = table(zips, target="y", categorical="zip")
+    assert data.categories == {"zip": ["01234", "1234"]}
+    assert [s[0].tolist() for s in data] == [[0], [1], [0]]
+    assert table(zips, target="zip", categorical=["zip"], features=[]).classes == ["01234", "1234"]
+    again = table("zip,y\n1234,1\n", target="y", categorical=data.categories)
+    assert again[0][0].tolist() == [1]
+    given = table("n,y\n10,1\n9,2\n", target="y", categorical={"n": [10, 9]})
+    assert given.categories == {"n": [10, 9]} and [s[0].item() for s in given] == [0, 1]
+    with pytest.raises(ValueError, match="not among its categories: '09'"):
+        table("n,y\n10,1\n09,2\n", target="y", categorical={"n": [10, 9]})
+    many = table("n,y\n10,1\n9,2\n,3\n", target="y", categorical=["n"], fill=0)
+    assert many.categories == {"n": [0, 9, 10]}  # integers, in their order
+    assert table("n\n1\n1.5\n", categorical=["n"]).categories == {"n": ["1", "1.5"]}
+
+
+def test_a_column_that_is_not_of_integers_to_its_end(table):
+    data = table("a,b\n" + "1,1\n" * 101 + "1.5,2\n")
+    assert data[0][0].tolist() == [1, 1] and data[101][0].tolist() == [1.5, 2]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"a,b\n1,2\n1,2,3\n", "a,b\n1,é\n".encode("latin-1")],
+    ids=["empty", "ragged", "encoding"],
+)  # fmt: skip
+def test_text_files_that_cannot_be_read(tmp_path, engine, content):
+    (tmp_path / "bad.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{engine} cannot read .*bad\.csv: "):
+        TableDataset(tmp_path / "bad.csv", engine=engine)
+
+
+def test_parquet_files_that_cannot_be_read(tmp_path, engine):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "bad.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match=rf"{engine} cannot read .*bad\.parquet: "):
+        TableDataset(tmp_path / "bad.parquet", engine=engine)
+
+
+def test_names_of_columns_that_are_no_texts():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.arange(6.0).reshape(3, 2))
+    assert TableDataset(frame).features == ["0", "1"]
+    assert TableDataset(frame)[1][0].tolist() == [2, 3]
+    for one in (1, "1", np.int64(1)):
+        assert [t.tolist() for t in TableDataset(frame, target=one)[1]] == [[2], 3]
+    assert [t.tolist() for t in TableDataset(frame, 0, target=[1])[1]] == [[2], [3]]
+    numbered = TableDataset(frame, np.array([0]), categorical={1: [5.0, 3.0, 1.0]})
+    assert [t.tolist() for t in numbered[1]] == [[2], [1]]
+    holes = pandas.DataFrame({0: [1.0, None]})
+    assert TableDataset(holes, fill={0: 7})[1][0].tolist() == [7]
+    levels = pandas.MultiIndex.from_tuples([("a", "x"), ("a", "y")])
+    frame.columns = levels
+    assert TableDataset(frame)[1][0].tolist() == [2, 3]
+    assert [t.tolist() for t in TableDataset(frame, target=("a", "y"))[1]] == [[2], 3]
+    assert [t.tolist() for t in TableDataset(frame, target=[("a", "y")])[1]] == [[2], [3]]
+    with pytest.raises(KeyError, match="no column .*5"):
+        TableDataset(frame, target=5)
+    with pytest.raises(ValueError, match=r"\['1'\] named more than once"):
+        TableDataset(pandas.DataFrame(np.ones((2, 2)), columns=["1", 1]))
 
 
 def test_formats(tmp_path, engine):

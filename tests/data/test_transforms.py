@@ -124,6 +124,12 @@ def test_normalize_mixes_a_number_and_a_sequence():
         (lambda: RandomCrop(2, padding_mode="wrap"), ValueError, "Padding mode"),
         (lambda: RandomCrop(5)(np.zeros((4, 9))), ValueError, "larger than"),
         (lambda: RandomCrop(5)(np.zeros(9)), ValueError, "takes images"),
+        (lambda: RandomCrop(3, padding=2, fill=300)(images(4, 4)), ValueError, "fill=300.*uint8"),
+        (lambda: RandomCrop(3, padding=2, fill=-1)(images(4, 4)), ValueError, "fill=-1.*uint8"),
+        (lambda: RandomCrop(3, padding=2, fill=0.5)(images(4, 4)), ValueError, "fill=0.5.*uint8"),
+        (lambda: RandomCrop(3, 2, fill=np.nan)(images(4, 4)), ValueError, "fill=nan.*uint8"),
+        (lambda: RandomCrop(3, 2, fill=2)(np.ones((4, 4), bool)), ValueError, "fill=2.*bool"),
+        (lambda: RandomCrop(3, 2, fill=1e6)(np.ones((4, 4), np.float16)), ValueError, "float16"),
         (lambda: RandomHorizontalFlip(1.5), ValueError, "probability"),
         (lambda: RandomHorizontalFlip()(np.zeros((1, 2, 3, 4, 5))), ValueError, "takes images"),
         (lambda: GaussianNoise(sigma=-1), ValueError, "sigma"),
@@ -245,6 +251,20 @@ def test_crop_pads_what_is_too_small_and_fills():
     assert RandomCrop(3).batch(np.zeros((0, 2, 5, 5))).shape == (0, 2, 3, 3)
 
 
+@pytest.mark.parametrize(
+    ("fill", "dtype"),
+    [(255, np.uint8), (7.0, np.uint8), (-1, np.int16), (0.1, np.float32), (np.nan, np.float16),
+     (-np.inf, np.float32), (1, bool), (True, np.uint8)],
+)  # fmt: skip
+def test_what_crops_are_filled_with(fill, dtype):
+    (corner,) = RandomCrop(1, pad_if_needed=True, padding=(1, 0, 0, 0), fill=fill).batch(
+        np.zeros((1, 1, 0), dtype)
+    )
+    np.testing.assert_array_equal(corner, np.asarray([[fill]]).astype(dtype))
+    assert corner.dtype == dtype
+    RandomCrop(3, padding_mode="edge", fill=0.5)(images(4, 4))  # nothing is filled
+
+
 def test_noise_has_its_moments_and_its_bounds():
     x = np.full(100_000, 0.5)
     noise = GaussianNoise(0.2, 0.3, clip=False)(x) - x
@@ -318,6 +338,65 @@ def test_plain_functions_get_samples():
     (x, y), *_ = DataLoader(changed, 6)
     assert x.tolist() == [[0], [10], [20], [30], [40], [50]]
     assert y.tolist() == [5, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("samples", "transform", "target_transform"),
+    [
+        ([([0.5, 1.5], 0), ([2.5, 3.5], 1)], Normalize(0.5, 2.0), None),
+        ([([0.5, 1.5, 2.5], 0), ([2.5, 3.5, 4.5], 1)], Normalize(0.5, 2.0), None),
+        ([(np.ones(2), [0, 2]), (np.zeros(2), [1, 1])], None, OneHot(3)),
+        ([(np.uint8([255]), 0), (np.float32([255]), 0)], ToFloat(), None),
+        ([(0.5, 1), (1.5, 2)], Normalize(0.5, 2.0), OneHot(3)),
+        ([np.float32(1), np.float32(2)], Normalize(1.0, 2.0), None),
+        ([[1.0, 2.0], [3.0, 4.0]], Normalize(1.0, 2.0), None),
+        ([(np.ones((2, 3, 4, 4)), 0)] * 2, Normalize([1.0, 2.0, 3.0], 2.0), None),
+        ([([0.5, 1.5], 0)] * 2, Compose([Normalize(0.5, 2.0), ToFloat()]), None),
+        ([(np.ones(2), 0)] * 2, Compose([np.ndarray.tolist, Normalize(0.5, 2.0)]), None),
+        ([(np.ones(2), 0)] * 2, Compose([Compose([np.ndarray.copy]), ToFloat()]), None),
+    ],
+)
+def test_batches_are_what_samples_would_be(samples, transform, target_transform):
+    data = TransformedDataset(samples, transform, target_transform)
+    if isinstance(samples[0], (tuple, list)) and len(samples[0]) > 1 and samples[0] != [1.0, 2.0]:
+        (got,) = DataLoader(data, 2)
+        for part, expected in zip(got, zip(data[0], data[1], strict=True), strict=True):
+            np.testing.assert_array_equal(part.numpy(), np.stack(expected))
+            assert part.numpy().dtype == np.stack(expected).dtype
+    else:
+        (got,), (expected,) = DataLoader(data, 2), DataLoader([data[0], data[1]], 2)
+        np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
+
+
+def test_images_of_several_sizes_can_be_cropped():
+    sizes = [(8, 9), (5, 7), (6, 6), (6, 6)]
+    loaded = []
+
+    class Pictures(OneByOne):
+        def __getitem__(self, i):
+            loaded.append(i)
+            return images(3, *self.data[i]), i
+
+    crop = Compose([RandomCrop(5), ToFloat()])
+    odd, even = DataLoader(TransformedDataset(Pictures(sizes), crop), 2)
+    for x, y in (odd, even):
+        assert tuple(x.shape) == (2, 3, 5, 5) and x.dtype == kg.float32 and len(y) == 2
+    assert loaded == [0, 1, 2, 3]  # each once
+    plain = Compose([lambda x: x[:, :, : x.shape[1]], RandomCrop(5)])
+    (x, _), _ = DataLoader(TransformedDataset(Pictures(sizes), plain), 2)
+    assert tuple(x.shape) == (2, 3, 5, 5)
+    with pytest.raises(RuntimeError, match="collate_fn"):
+        list(DataLoader(TransformedDataset(Pictures(sizes), ToFloat()), 2))
+
+
+def test_a_plain_function_may_make_lists_and_several_sizes():
+    x = rng.random((3, 4))
+    t = Compose([Normalize(0.0, 2.0), np.ndarray.tolist, Normalize(0.5, 1.0)])
+    np.testing.assert_array_equal(t.batch(x), x / 2 - 0.5)
+    cuts = iter([2, 3, 4])
+    t = Compose([lambda s: s[: next(cuts)], lambda s: s[:2], lambda s: s * 2])
+    np.testing.assert_array_equal(t.batch(x), x[:, :2] * 2)
+    assert t.batch(x[:0]).shape == (0, 4)
 
 
 def test_datasets_without_targets():

@@ -1,15 +1,16 @@
 """Datasets: things with ``len`` and ``[i]``, or things to iterate.
 
-A dataset that can gather a whole batch by one index has ``gather(indices)``, which returns the
-collated batch (or None where it cannot); the loader then needs no per-sample loop.
+Those of kilograd that can gather a whole batch by one index have ``gather(indices)``, which returns
+the collated batch (or None where it cannot); the loader then needs no per-sample loop.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from kilograd import random
 from kilograd.tensor import Tensor
+from kilograd.utils.randomness import ours
 
 T = TypeVar("T", covariant=True)
 
@@ -39,6 +41,29 @@ class IterableDataset(Dataset[T]):
 
     def __add__(self, other: Dataset[T]) -> ChainDataset:  # type: ignore[override]
         return ChainDataset([self, other])
+
+
+def gatherer(dataset: Any) -> Callable[[np.ndarray], Any] | None:
+    """``dataset.gather``, where it is kilograd's own and gives what the samples one by one would.
+
+    A class that changes the samples after it does not have it, and tensors and other libraries have
+    other methods of that name.
+    """
+    return dataset.gather if _gathers(type(dataset)) else None  # type: ignore[arg-type]
+
+
+@functools.lru_cache(maxsize=64)
+def _gathers(kind: type) -> bool:
+    names = {"gather", "__getitem__", "__getitems__"}
+    first = next((c for c in kind.__mro__ if names & vars(c).keys()), object)
+    ours = issubclass(kind, Dataset) and first.__module__.startswith("kilograd.")
+    return ours and "gather" in vars(first)
+
+
+def samples(dataset: Any, indices: Iterable[Any]) -> list[Any]:
+    """The samples at some indices, all at once where the dataset has ``__getitems__``."""
+    many = getattr(dataset, "__getitems__", None)
+    return many(indices) if many is not None else [dataset[i] for i in indices]
 
 
 class TensorDataset(Dataset[tuple[Tensor, ...]]):
@@ -141,11 +166,16 @@ class ChainDataset(IterableDataset[Any]):
 class Subset(Dataset[Any]):
     """The samples of a dataset at some indices.
 
+    Raises:
+        TypeError: a mask of bools in place of indices.
+
     >>> list(Subset([10, 20, 30], [2, 0]))
     [30, 10]
     """
 
     def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        if _is_mask(indices):
+            raise TypeError("Subset takes indices, not a mask: np.flatnonzero(mask) gives them")
         self.dataset = dataset
         self.indices = indices
 
@@ -156,7 +186,7 @@ class Subset(Dataset[Any]):
 
     def gather(self, indices: Any) -> Any:
         """The batch of the underlying dataset, where it can gather."""
-        inner = getattr(self.dataset, "gather", None)
+        inner = gatherer(self.dataset)
         if inner is None:
             return None
         if isinstance(self.indices, list):  # looked up now: the list may have changed
@@ -168,6 +198,12 @@ class Subset(Dataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
+
+
+def _is_mask(indices: Any) -> bool:
+    if isinstance(indices, (list, tuple)):
+        return not {bool, np.bool_}.isdisjoint(map(type, indices))
+    return hasattr(indices, "dtype") and np.asarray(indices).dtype == np.bool_
 
 
 def random_split(
@@ -209,7 +245,7 @@ def random_split(
             f"Sum of input lengths does not equal the length of the input dataset! ({sum(sizes)} "
             f"and {n})"
         )
-    order = random.permutation(generator, n).tolist()
+    order = random.permutation(ours(generator), n).tolist()
     return [
         Subset(dataset, order[stop - size : stop])
         for stop, size in zip(accumulate(sizes), sizes, strict=True)

@@ -19,6 +19,8 @@ IMG_EXTENSIONS = (
 def load_image(path: str | os.PathLike[str], mode: str | None = "RGB") -> Tensor:
     """Read an image file through Pillow: a uint8 tensor ``(C, H, W)``, 3 channels for ``"RGB"``.
 
+    Of 16-bit images (0 … 65535) the upper 8 bits are taken.
+
     Args:
         path: the file.
         mode: Pillow's mode to convert to: ``"RGB"``, ``"L"`` (grey, 1 channel), ``"RGBA"``; None keeps
@@ -33,13 +35,25 @@ def load_image(path: str | os.PathLike[str], mode: str | None = "RGB") -> Tensor
         raise ImportError("reading images needs Pillow: pip install 'kilograd[data]'") from error
     try:
         with Image.open(path) as image:
-            pixels = np.array(image if mode is None else image.convert(mode))
+            pixels = np.array(image if mode is None else _converted(image, mode))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise OSError(f"cannot read {os.fspath(path)} as an image: {error}") from error
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     return wrap(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def _converted(image: Any, mode: str) -> Any:
+    """An image in another of Pillow's modes, which by itself makes 255 of all 16-bit greys above."""
+    from PIL import Image
+
+    if not image.mode.startswith("I") or mode.startswith(("I", "F")):
+        return image.convert(mode)
+    grey = np.asarray(image)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError("32-bit greys have no 8 bits; mode='I' or None gives them as they are")
+    return Image.fromarray((grey >> 8).astype(np.uint8)).convert(mode)
 
 
 class ImageFolder(Dataset[tuple[Any, int]]):

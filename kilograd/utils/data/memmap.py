@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd import dtypes
 from kilograd.tensor import Tensor, wrap
 from kilograd.utils.data.dataset import Dataset
 
@@ -85,8 +86,8 @@ def _mapped(path: str) -> np.ndarray:
         raise ValueError(f"{path} is an .npz archive; MemmapDataset takes .npy files, one an array")
     if array.ndim == 0:
         raise ValueError(f"{path} holds a single number, which has no rows")
-    if array.dtype.kind not in "biufc":
-        raise ValueError(f"{path} holds {array.dtype}, not numbers")
+    if _native(array) not in dtypes.FROM_NUMPY:
+        raise ValueError(f"{path} holds {array.dtype}, not numbers that a tensor can have")
     return array
 
 

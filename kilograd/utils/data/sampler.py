@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from kilograd import random
-from kilograd.utils.data.resumable import Resumable
-from kilograd.utils.randomness import own_states
+from kilograd.utils.data.resumable import Resumable, own_states
+from kilograd.utils.randomness import ours
 
 T = TypeVar("T", covariant=True)
 
@@ -71,7 +71,7 @@ class RandomSampler(Resumable, Sampler[int]):
         self.data_source = data_source
         self.replacement = replacement
         self._num_samples = num_samples
-        self.generator = generator
+        self.generator = ours(generator)
 
     @property
     def num_samples(self) -> int:
@@ -94,6 +94,9 @@ class RandomSampler(Resumable, Sampler[int]):
     def _states(self) -> dict[str, Any]:
         return {"global": {"kilograd": random.get_rng_state()}, "own": own_states(self)}
 
+    def _sizes(self) -> dict[str, int]:
+        return {"samples": len(self.data_source), "indices": self.num_samples}
+
     def _order(self) -> Iterator[int]:
         generator = self.generator
         if generator is None:
@@ -101,7 +104,12 @@ class RandomSampler(Resumable, Sampler[int]):
         return itertools.chain.from_iterable(self.blocks(generator))
 
     def __iter__(self) -> Iterator[int]:
-        return self._epoch()
+        # A generator: it is quicker than an Iteration, and nothing fails here for one index alone.
+        place, steps = self._start({})
+        for index in steps.tasks:
+            place["indices"] += 1
+            yield index
+        self._ended(place)
 
     def __len__(self) -> int:
         return self.num_samples
@@ -112,7 +120,7 @@ class SubsetRandomSampler(Sampler[int]):
 
     def __init__(self, indices: Sequence[int], generator: random.Generator | None = None) -> None:
         self.indices = indices
-        self.generator = generator
+        self.generator = ours(generator)
 
     def __iter__(self) -> Iterator[int]:
         order = random.permutation(self.generator, len(self.indices)).tolist()
@@ -136,6 +144,10 @@ class WeightedRandomSampler(Sampler[int]):
             raise ValueError(
                 f"num_samples should be a positive integer value, but got {num_samples}"
             )
+        if not isinstance(replacement, bool):
+            raise ValueError(
+                f"replacement should be a boolean value, but got replacement={replacement}"
+            )
         self.weights = np.asarray(getattr(weights, "array", weights), np.float64)
         if self.weights.ndim != 1:
             raise ValueError(
@@ -143,7 +155,7 @@ class WeightedRandomSampler(Sampler[int]):
             )
         self.num_samples = num_samples
         self.replacement = replacement
-        self.generator = generator
+        self.generator = ours(generator)
 
     def __iter__(self) -> Iterator[int]:
         drawn = random.multinomial(self.generator, self.weights, self.num_samples, self.replacement)

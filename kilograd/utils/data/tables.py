@@ -1,13 +1,14 @@
 """Tables: named columns of a file or data frame as tensors, with nothing guessed that matters.
 
 The one idea: a column is numbers, or it is categories, and which is said by name. Text that is not
-declared, a value that is missing and a category that was not there in training are errors.
+declared, a value that is missing and a category that was not there in training are errors. Declared
+columns of a CSV file are read as the text that they are, lest 01234 and 1234 be the same.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from kilograd import dtypes
 from kilograd.tensor import Tensor, wrap
 from kilograd.utils.data.dataset import TensorDataset
 
-Names = str | Sequence[str]
+Names = Any  # a column's name, or several
 
 
 class TableDataset(TensorDataset):
@@ -35,6 +36,7 @@ class TableDataset(TensorDataset):
         target: a column, or several.
         categorical: columns whose values become numbers: names, in which case the sorted values found are
             0, 1, …; or a mapping from name to the values in order, such as another table's ``categories``.
+            The values in a CSV file are texts; integers, if each is written as an integer is (not 01).
         fill: what stands in for missing values: one value for all columns, or a mapping from name to value.
         dtype: of the features; float32 if None.
         engine: ``"pandas"`` or ``"polars"``; None takes what is installed, pandas first.
@@ -46,8 +48,8 @@ class TableDataset(TensorDataset):
 
     Raises:
         KeyError: a column that is not there.
-        ValueError: missing values that nothing fills, a value that is not among given categories,
-            columns named twice, or none.
+        ValueError: a file that cannot be read, missing values that nothing fills, a value that is not
+            among given categories, columns named twice, or none.
         TypeError: text among the features.
         ImportError: neither pandas nor polars to read a file with.
 
@@ -70,20 +72,23 @@ class TableDataset(TensorDataset):
         dtype: Any = None,
         engine: str | None = None,
     ) -> None:
-        frame, self.source = _frame(source, engine)
-        given = dict(categorical) if isinstance(categorical, Mapping) else {}
-        one_target = isinstance(target, str)
-        self.target = _names(target)
-        declared = _names(list(given) if given else categorical)
+        frame, self.source, self._texts = _frame(source, engine, categorical)
+        self._columns = {str(name): name for name in frame.columns}
+        given = (
+            {str(k): v for k, v in categorical.items()} if isinstance(categorical, Mapping) else {}
+        )
+        one_target = target is not None and _is_one(target, frame)
+        self.target = _names(target, frame)
+        declared = list(given) or _names(categorical, frame)
         self.categorical = [name for name in declared if name not in self.target]
         taken = {*self.categorical, *self.target}
-        columns = [str(name) for name in frame.columns]
+        columns = [str(name) for name in frame.columns]  # a frame may have two of one name
         self.features = (
             [name for name in columns if name not in taken]
             if features is None
-            else _names(features)
+            else _names(features, frame)
         )
-        self._fill = fill
+        self._fill = {str(k): v for k, v in fill.items()} if isinstance(fill, Mapping) else fill
         self._check_names(columns, declared)
         self.categories: dict[str, list[Any]] = {}
         self.dtype = dtypes.numpy_dtype(dtype) or np.dtype(np.float32)
@@ -121,7 +126,7 @@ class TableDataset(TensorDataset):
 
     def _column(self, frame: Any, name: str) -> np.ndarray:
         """A column without missing values."""
-        values, missing = _values(frame, name)
+        values, missing = _values(frame[self._columns[name]])
         if not missing.any():
             return values
         fill = self._fill.get(name) if isinstance(self._fill, Mapping) else self._fill
@@ -151,6 +156,7 @@ class TableDataset(TensorDataset):
     def _classes(self, frame: Any, name: str, given: Sequence[Any] | None) -> np.ndarray:
         values = self._column(frame, name).tolist()
         if given is None:
+            values = _integers_if_all_are(values) if name in self._texts else values
             try:
                 known = sorted(set(values))
             except TypeError as error:
@@ -163,6 +169,8 @@ class TableDataset(TensorDataset):
             if len(set(known)) < len(known):
                 raise ValueError(f"TableDataset: a category of {name!r} is given twice: {known}")
         number = {value: i for i, value in enumerate(known)}
+        if given is not None and name in self._texts:
+            number, values = {str(v): i for v, i in number.items()}, [*map(str, values)]
         unseen = sorted({repr(v) for v in values if v not in number})
         if unseen:
             raise ValueError(
@@ -192,16 +200,32 @@ class TableDataset(TensorDataset):
         )
 
 
-def _names(names: Any) -> list[str]:
+def _is_one(names: Any, frame: Any) -> bool:
+    """Whether it is the name of one column, and not several."""
+    if isinstance(names, tuple):  # as the names of columns in levels are
+        return frame is not None and names in list(frame.columns)
+    return isinstance(names, str) or not isinstance(names, Iterable)
+
+
+def _names(names: Names | None, frame: Any) -> list[str]:
     if names is None:
         return []
-    return [names] if isinstance(names, str) else [str(name) for name in names]
+    return [str(name) for name in ([names] if _is_one(names, frame) else names)]
 
 
-def _frame(source: Any, engine: str | None) -> tuple[Any, str]:
-    """A data frame, and what to call it in a message."""
+def _integers_if_all_are(values: list[Any]) -> list[Any]:
+    """Texts as integers, if each of them is how an integer is written."""
+    try:
+        numbers = [int(v) for v in values]
+    except (ValueError, TypeError, OverflowError):  # the last two of what was filled in
+        return values
+    return numbers if [*map(str, numbers)] == [*map(str, values)] else values
+
+
+def _frame(source: Any, engine: str | None, categorical: Any) -> tuple[Any, str, list[str]]:
+    """A data frame, what to call it in a message, and the columns that were read as texts."""
     if hasattr(source, "columns"):
-        return source, "the data frame"
+        return source, "the data frame", []
     path = os.fspath(source)
     kind = os.path.splitext(path.removesuffix(".gz"))[1].lower()
     if kind not in (".csv", ".tsv", ".parquet"):
@@ -210,22 +234,12 @@ def _frame(source: Any, engine: str | None) -> tuple[Any, str]:
         raise FileNotFoundError(f"TableDataset: there is no file {path}")
     if engine not in (None, "pandas", "polars"):
         raise ValueError(f"TableDataset: engine is 'pandas', 'polars' or None, got {engine!r}")
-    how: dict[str, Any] = (
-        {} if kind == ".parquet" else {"separator": "\t" if kind == ".tsv" else ","}
-    )
+    texts = [] if kind == ".parquet" else _names(categorical, None)
+    separator = {".csv": ",", ".tsv": "\t"}.get(kind)
     for name in (engine,) if engine else ("pandas", "polars"):
         try:
-            if name == "pandas":
-                import pandas
-
-                if kind == ".parquet":
-                    return pandas.read_parquet(path), path
-                return pandas.read_csv(path, sep=how["separator"]), path
-            import polars
-
-            return (
-                polars.read_parquet(path) if kind == ".parquet" else polars.read_csv(path, **how)
-            ), path
+            reader = _read_with_pandas if name == "pandas" else _read_with_polars
+            return reader(path, separator, texts), path, texts
         except ImportError:  # also pandas without a package that reads Parquet
             continue
     raise ImportError(
@@ -234,9 +248,33 @@ def _frame(source: Any, engine: str | None) -> tuple[Any, str]:
     )
 
 
-def _values(frame: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _read_with_pandas(path: str, separator: str | None, texts: list[str]) -> Any:
+    import pandas
+
+    try:
+        if separator is None:
+            return pandas.read_parquet(path)
+        return pandas.read_csv(path, sep=separator, dtype=dict.fromkeys(texts, str))
+    except ValueError as error:  # of what kind it may ever be
+        raise ValueError(f"pandas cannot read {path}: {error}") from error
+
+
+def _read_with_polars(path: str, separator: str | None, texts: list[str]) -> Any:
+    import polars
+
+    try:
+        if separator is None:
+            return polars.read_parquet(path)
+        types = dict.fromkeys(texts, polars.String)
+        return polars.read_csv(
+            path, separator=separator, schema_overrides=types, infer_schema_length=None
+        )
+    except (ValueError, polars.exceptions.PolarsError) as error:
+        raise ValueError(f"polars cannot read {path}: {error}") from error
+
+
+def _values(column: Any) -> tuple[np.ndarray, np.ndarray]:
     """A column as an array, and where it is missing a value."""
-    column = frame[name]
     if hasattr(column, "isna"):  # pandas
         values, missing = column.to_numpy(), np.asarray(column.isna(), bool)
     else:  # polars

@@ -19,9 +19,10 @@ import numpy as np
 
 from kilograd import dtypes, random
 from kilograd.tensor import Tensor, wrap
-from kilograd.utils.data.dataset import Dataset
+from kilograd.utils.data.dataset import Dataset, gatherer, samples
 from kilograd.utils.data.loader import default_collate
 from kilograd.utils.data.worker_info import get_worker_info
+from kilograd.utils.randomness import ours
 
 __all__ = [
     "Compose", "GaussianNoise", "Lambda", "Normalize", "OneHot", "RandomCrop",
@@ -124,19 +125,46 @@ class Compose(Transform):
         return x
 
     def batch(self, x: Any) -> Any:
-        for t in self.transforms:
-            x = _on_batch(t, x)
+        for k, t in enumerate(self.transforms):
+            if isinstance(t, Transform):
+                x = t.batch(x)
+            elif len(x):
+                out = [t(sample) for sample in x]
+                if not _alike(out):  # the rest, too, is for one sample at a time
+                    rest = Compose(self.transforms[k + 1 :])
+                    return _collated([rest(sample) for sample in out], x)
+                x = _collated(out, x)
         return x
 
 
-def _on_batch(transform: Callable[[Any], Any], x: Any) -> Any:
-    """A transform on a batch; a plain function on each sample of it."""
-    if isinstance(transform, Transform):
-        return transform.batch(x)
-    if not len(x):
-        return x
-    out = default_collate([transform(sample) for sample in x])
-    return out.array if isinstance(x, np.ndarray) and isinstance(out, Tensor) else out
+def _collated(out: list[Any], x: Any) -> Any:
+    """Transformed samples of ``x`` as a batch: an array for an array."""
+    batch = default_collate(out)
+    return batch.array if isinstance(x, np.ndarray) and isinstance(batch, Tensor) else batch
+
+
+def _as_one(transform: Any, parts: Sequence[Any]) -> bool:
+    """Whether a transform of a batch of tensors does what it does to each of some parts of samples."""
+    return _alike(parts) and (isinstance(parts[0], Tensor) or not _has_functions(transform))
+
+
+def _has_functions(transform: Any) -> bool:
+    """Whether a plain function is in it, which is given the parts as they are."""
+    if isinstance(transform, Compose):
+        return any(map(_has_functions, transform.transforms))
+    return not isinstance(transform, Transform)
+
+
+def _alike(parts: Sequence[Any]) -> bool:
+    """Whether a batch of them is one array, of which transforms make what they would of each."""
+    first = parts[0]
+    if isinstance(first, (int, float)):
+        return {type(first)} == set(map(type, parts))
+    if not isinstance(first, (Tensor, np.ndarray, np.generic)):
+        return False
+    if first.ndim > Transform.sample_ndim:  # each is taken for a batch
+        return False
+    return len(set(map(type, parts))) == 1 == len({(p.shape, p.dtype) for p in parts})
 
 
 class Lambda(Transform):
@@ -317,7 +345,8 @@ class RandomCrop(_Random):
         generator: draws the places.
 
     Raises:
-        ValueError: an image that is smaller than the piece.
+        ValueError: an image that is smaller than the piece; a ``fill`` that is none of its numbers,
+            such as 0.5 for bytes.
 
     >>> RandomCrop(28, padding=2).batch(np.zeros((5, 28, 28))).shape
     (5, 28, 28)
@@ -351,7 +380,7 @@ class RandomCrop(_Random):
         self.pad_if_needed = pad_if_needed
         self.fill = fill
         self.padding_mode = padding_mode
-        self.generator = generator
+        self.generator = ours(generator)
 
     def apply(self, x: np.ndarray, batched: bool) -> np.ndarray:
         images = _images(x, batched, self)
@@ -379,10 +408,19 @@ class RandomCrop(_Random):
     ) -> np.ndarray:
         if not any((*rows, *columns)):
             return images
-        how: dict[str, Any] = (
-            {"constant_values": self.fill} if self.padding_mode == "constant" else {}
-        )
+        how: dict[str, Any] = {}
+        if self.padding_mode == "constant":
+            how["constant_values"] = _fitting_number(self.fill, images.dtype)
         return np.pad(images, ((0, 0), (0, 0), rows, columns), mode=self.padding_mode, **how)  # type: ignore[call-overload]
+
+
+def _fitting_number(fill: float, dtype: np.dtype[Any]) -> Any:
+    """A number in an image's dtype; floating-point ones may be rounded."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        number = np.asarray(fill).astype(dtype)
+    if np.isfinite(number) == np.isfinite(fill) if dtype.kind == "f" else number == fill:
+        return number
+    raise ValueError(f"RandomCrop: fill={fill} is no number of the image's dtype, {dtype}")
 
 
 class RandomHorizontalFlip(_Random):
@@ -399,7 +437,7 @@ class RandomHorizontalFlip(_Random):
         if not 0 <= p <= 1:
             raise ValueError(f"{type(self).__name__}: p should be a probability, got {p}")
         self.p = p
-        self.generator = generator
+        self.generator = ours(generator)
 
     def apply(self, x: np.ndarray, batched: bool) -> np.ndarray:
         images = _images(x, batched, self)
@@ -435,7 +473,7 @@ class GaussianNoise(_Random):
         self.mean = mean
         self.sigma = sigma
         self.clip = clip
-        self.generator = generator
+        self.generator = ours(generator)
 
     def apply(self, x: np.ndarray, batched: bool) -> np.ndarray:
         if x.dtype.kind != "f":
@@ -482,13 +520,23 @@ class TransformedDataset(Dataset[Any]):
             f is None or isinstance(f, Transform) for f in (self.transform, self.target_transform)
         ):
             return None
-        inner = getattr(self.dataset, "gather", None)
+        inner = gatherer(self.dataset)
         batch = inner(np.asarray(indices)) if inner is not None else None
         if batch is None:
-            many = getattr(self.dataset, "__getitems__", None)
-            rows = np.asarray(indices).tolist()
-            batch = default_collate(many(rows) if many else [self.dataset[i] for i in rows])
-        return self._changed(batch, _on_batch)
+            found = samples(self.dataset, np.asarray(indices).tolist())
+            if not self._whole(found):
+                return default_collate([self._changed(s, lambda f, x: f(x)) for s in found])
+            batch = default_collate(found)
+        return self._changed(batch, lambda f, x: f.batch(x))
+
+    def _whole(self, found: list[Any]) -> bool:
+        """Whether the parts to be changed can be, a whole batch of them at once."""
+        rows = [s if isinstance(s, (tuple, list)) else [s] for s in found]
+        if len(set(map(len, rows))) > 1:
+            return False
+        parts = zip(*rows, strict=True)
+        changes = (self.transform, self.target_transform)
+        return all(f is None or _as_one(f, p) for f, p in zip(changes, parts, strict=False))
 
     def _changed(self, sample: Any, call: Callable[[Any, Any], Any]) -> Any:
         several = isinstance(sample, (tuple, list))

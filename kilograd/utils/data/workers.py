@@ -20,6 +20,7 @@ import queue
 import random as python_random
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -44,12 +45,12 @@ Task = tuple[int, Any]  # the number of the iteration (0, 1, … in one pool), a
 
 
 class Fetches(Protocol):
-    """What a worker is given: it turns indices into batches, or is a stream of batches."""
+    """What a worker is given: it turns indices into batches, or what comes from a stream."""
 
     dataset: Any
     streams: bool
 
-    def __call__(self, indices: Any) -> Any: ...
+    def __call__(self, task: Any) -> Any: ...
     def stream(self) -> Iterator[Any]: ...
 
 
@@ -125,17 +126,24 @@ def _work(
     except BaseException as error:
         trouble = _failure(error, where)
     current, stream = -1, iter(())
+
+    def load(epoch: int, indices: Any) -> Any:
+        nonlocal current, stream
+        begins, current = epoch != current, epoch
+        if trouble is not None and (begins or not job.fetch.streams):
+            return trouble
+        if not job.fetch.streams:
+            return job.fetch(indices)
+        if begins:
+            stream = iter(())  # which it stays if the next line fails
+            stream = job.fetch.stream()
+        samples = next(stream, End)
+        return End if samples is End else job.fetch(samples)
+
     while (task := receive()) is not None:
         epoch, indices = task
         try:
-            if epoch != current:
-                current, stream = epoch, job.fetch.stream() if job.fetch.streams else iter(())
-            if trouble is not None:
-                answer = pack(epoch, trouble)
-            elif job.fetch.streams:
-                answer = pack(epoch, next(stream, End))
-            else:
-                answer = pack(epoch, job.fetch(indices))
+            answer = pack(epoch, load(epoch, indices))
         except BaseException as error:
             answer = pack(epoch, _failure(error, where))
         send(answer)
@@ -145,7 +153,19 @@ def _work(
 # --- threads --------------------------------------------------------------------------------
 
 
-class Threads:
+class _Pool:
+    """Workers that can be asked as long as they are ``alive``."""
+
+    _close: weakref.finalize[Any, Any]
+    _pid: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether there are workers to ask: not after ``close``, nor in a process forked since."""
+        return self._close.alive and os.getpid() == self._pid
+
+
+class Threads(_Pool):
     """Workers that share this process's memory: nothing is copied, and Python runs in one at a time.
 
     They pay where loading waits for files or is in NumPy, which lets other threads run. A thread
@@ -154,6 +174,7 @@ class Threads:
 
     def __init__(self, job: Job) -> None:
         self.epoch = -1
+        self._pid = os.getpid()
         self._inboxes: list[queue.SimpleQueue[Task | None]] = []
         self._outbox: queue.SimpleQueue[tuple[int, int, Any]] = queue.SimpleQueue()
         self._waiting: list[deque[tuple[int, Any]]] = [deque() for _ in range(job.workers)]
@@ -221,7 +242,7 @@ def _end_threads(
 # --- processes ------------------------------------------------------------------------------
 
 
-class Processes:
+class Processes(_Pool):
     """Workers that are processes of their own.
 
     They never outlive the parent: however it ends, the other end of each worker's pipe closes. A
@@ -230,6 +251,7 @@ class Processes:
 
     def __init__(self, job: Job, context: Any) -> None:
         self.epoch = -1
+        self._pid = os.getpid()
         self._conns: list[Connection] = []
         self._processes: list[Any] = []
         self._folder = tempfile.mkdtemp(prefix=f"kilograd-batches-{os.getpid()}-", dir=_memory())
@@ -420,6 +442,9 @@ def _process(
     random.manual_seed(info.seed)
     python_random.seed(info.seed)
     np.random.seed(info.seed % 2**32)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(info.seed)
+        torch.set_num_threads(1)
     type(here).info = info  # for the dataset's own threads, too
     inbox: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
 
@@ -461,7 +486,7 @@ def answers(
     timeout: float,
     in_order: bool,
 ) -> Iterator[Any]:
-    """The batches of the tasks from a pool of ``count`` workers, ``prefetch`` tasks each."""
+    """The answers to tasks from a pool of ``count`` workers, ``prefetch`` tasks each."""
     pool.epoch += 1
     epoch = pool.epoch
     asked: deque[int] = deque()  # whose turn it is to answer
@@ -479,15 +504,24 @@ def answers(
             raise RuntimeError(
                 "a newer iteration of this DataLoader(persistent_workers=True) has taken its workers"
             )
+        if not pool.alive:
+            raise RuntimeError(
+                "the workers of this iteration of a DataLoader have ended, or are of another process"
+            )
         worker, of, value = pool.receive([asked[0]] if in_order else sorted({*asked}), timeout)
         if of != epoch:  # left over from an iteration that was ended early
             continue
         asked.remove(worker)
-        if isinstance(value, Failure):
-            raise value.error()
         if value is End:
             asked = deque(w for w in asked if w != worker)
             continue
         ask(worker)
         yield value
         del value
+
+
+def opened(answer: Any) -> Any:
+    """The batch that an answer is; raises the error that it is."""
+    if isinstance(answer, Failure):
+        raise answer.error()
+    return answer
