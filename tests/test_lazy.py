@@ -19,6 +19,7 @@ from kilograd.autograd import driver
 from kilograd.compile.graph import Graph as Program
 from kilograd.compile.lazy import Step, plans
 from kilograd.compile.lazy.arrays import LazyArray
+from kilograd.compile.lazy.recorder import Recorder
 from kilograd.errors import ShapeError, TraceError
 
 
@@ -1516,3 +1517,389 @@ def test_training_is_that_of_eager(make, sizes, to_none, monkeypatch):
     close(losses, wanted, rtol=1e-5)
     for a, b in zip(weights, right, strict=True):
         close(a, b, rtol=1e-3, atol=1e-5)
+
+
+# --- what stays with a realization ------------------------------------------------------------------
+
+
+def test_a_new_input_draws_nothing_anew():
+    with kg.Graph():
+        w = kg.rand(8)
+    before = w.tolist()
+    assert (w * kg.ones(8)).tolist() == before and w.tolist() == before
+    x = kg.ones(8)
+    shared = x.detach()
+    with kg.Graph():
+        w = kg.rand(8) * x
+        before = w.tolist()
+        assert (w * kg.ones(8)).tolist() == before  # and the value that was read is no other one
+        assert (w * shared).tolist() == before == w.tolist()
+    x.fill_(2)
+    with pytest.raises(RuntimeError, match="built by reading a value"):
+        w.tolist()
+
+
+def test_metrics_after_a_realization_belong_to_it():
+    kg.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+    x, y = kg.randn(32, 4), kg.randint(0, 3, (32,))
+    with kg.Graph() as g:
+        out = model(x)
+        loss = F.cross_entropy(out, y)
+        loss.backward()
+    for _ in range(3):
+        x.copy_(kg.randn(32, 4))
+        model.zero_grad()
+        g.realize()
+        before, scores = loss.item(), out.detach().numpy().copy()
+        accuracy = (out.argmax(1) == kg.tensor(y.numpy())).float().mean().item()
+        assert loss.item() == before and accuracy == pytest.approx(
+            (scores.argmax(1) == y.numpy()).mean()
+        )
+        mean = scores - scores.max(1, keepdims=True)  # the gradient of the last bias, by hand
+        p = np.exp(mean) / np.exp(mean).sum(1, keepdims=True)
+        p[np.arange(32), y.numpy()] -= 1
+        close(model[2].bias.grad, p.mean(0), atol=1e-5)
+
+
+def test_values_and_gradients_are_of_one_draw_where_inputs_share_memory():
+    x = kg.ones(64, requires_grad=True)
+    shared = x.detach()
+    with kg.Graph() as g:
+        y = F.dropout(x, 0.5) + shared * 0
+        y.sum().backward()
+    g.realize()
+    assert 0 < y.tolist().count(0.0) < 64
+    assert x.grad.tolist() == y.tolist() == x.grad.tolist()
+
+
+def test_what_is_computed_outside_is_forgotten_with_its_last_tensor():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    x = kg.randn(16, 4)
+    with kg.Graph() as g:
+        out = model(x)
+    recorder, steps = g._recorder, len(g)
+    inputs = []
+    held = out.sum()
+    for k in range(200):
+        x.copy_(kg.randn(16, 4))
+        target = kg.zeros(16, dtype=kg.int64)
+        inputs.append(weakref.ref(target))
+        error = (out.argmax(1) != target).float().mean()
+        assert 0 <= error.item() <= 1
+        assert len(g) <= steps + 100 and len(recorder.sources) < 60
+        if k == 100:
+            kept = error + held * 0
+    assert len(recorder.like) < 200 and len(recorder.arrays) < 200
+    assert sum(ref() is not None for ref in inputs) < 40
+    g.realize()  # what is still held is computed with the rest
+    assert kept.item() == pytest.approx((out.argmax(1) != 0).float().mean().item())
+    assert held.item() == pytest.approx(out.detach().numpy().sum(), rel=1e-4)
+
+
+def test_forgotten_values_do_not_hold_memory():
+    g = kg.Graph()
+    s = g.tensor([1.0] * 1000)
+    values = []
+    for k in range(100):
+        total = s + kg.ones(1000) * k
+        values.append(weakref.ref(total.detach().numpy()))
+        g.tensor([float(k)])  # an input that nobody holds
+    assert sum(ref() is not None for ref in values) < 40
+    assert len(g) < 110 and len(g._recorder.sources) < 110
+    assert total.tolist() == [100.0] * 1000
+
+
+def test_what_later_steps_need_is_not_forgotten(monkeypatch):
+    """Chains, views that are written to, sizes that a block has asked for, nodes of a backward pass."""
+    plain = Recorder.forget
+    monkeypatch.setattr(Recorder, "forget", lambda self: (plain(self), setattr(self, "most", -1)))
+    x, w = kg.tensor([1.0, 2.0, 3.0]), kg.tensor([2.0, 2.0, 2.0], requires_grad=True)
+    g = kg.Graph()
+    g._recorder.most = -1
+    t = g.tensor([1.0, 1.0, 1.0])
+    y = t * w + x
+    view = (t + 2).detach()[1:]
+    for _ in range(3):
+        y = y * w
+    size = y.detach() * 1
+    with g:
+        n = size.shape[0]
+        z = t.sum() / n
+    del size
+    view.add_(1)
+    for _ in range(5):
+        t + 1
+    assert z.item() == 1 and view.tolist() == [4, 4]
+    y.sum().backward()
+    a = np.float64([2.0, 2, 2])
+    b = np.float64([1.0, 2, 3])
+    close(w.grad, 4 * a**3 + 3 * a**2 * b)
+    x.fill_(0)
+    t.copy_(kg.tensor([2.0, 2.0, 2.0]))
+    assert y.tolist() == [32, 32, 32] and view.tolist() == [5, 5] and z.item() == 2
+    before = len(g)
+    del y, view
+    t + 1
+    t + 1
+    assert len(g) < before
+
+
+# --- a model that is built in a block ---------------------------------------------------------------
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(kg.randn(4) * 0.1)
+        self.register_buffer("noise", kg.rand(4))
+        self.first = nn.LazyLinear(8)
+        self.norm = nn.BatchNorm1d(8)
+        self.last = nn.Linear(8, 3)
+        self.last.weight.data.normal_(0, 0.1)
+
+    def forward(self, x):
+        return self.last(self.norm(self.first(x * self.scale + self.noise)).relu())
+
+
+def _initialise(module):
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.2)
+        nn.init.zeros_(module.bias)
+
+
+def test_parameters_made_in_a_block_are_drawn_once():
+    kg.manual_seed(0)
+    eager = nn.Linear(2, 1, bias=False)
+    kg.manual_seed(0)
+    with kg.Graph():
+        m = nn.Linear(2, 1, bias=False)
+    assert type(m.weight.__dict__["array"]) is np.ndarray
+    assert m.weight.tolist() == eager.weight.tolist()
+    optimizer = kg.optim.SGD(m.parameters(), lr=0.1)
+    m(kg.ones(1, 2)).sum().backward()
+    optimizer.step()
+    close(m.weight, eager.weight.detach() - 0.1)
+
+
+@pytest.mark.parametrize("where", ["block", "default graph"])
+def test_a_model_built_in_a_block_trains_as_one_that_was_there(where):
+    def losses(lazily):
+        kg.manual_seed(5)
+        x, y = kg.randn(16, 4), kg.randint(0, 3, (16,))
+
+        def build():
+            model = Net()
+            model.last.apply(_initialise)
+            return model, copy.deepcopy(model.last)
+
+        if not lazily:
+            model, twin = build()
+            model(x)  # (as the block does)
+        elif where == "block":
+            with kg.Graph() as g:
+                model, twin = build()
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+        else:
+            g = kg.Graph()
+            kg.set_default_graph(g)
+            try:
+                model, twin = build()
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+            finally:
+                kg.set_default_graph(None)
+        if not lazily:
+            model.norm.reset_running_stats()
+        optimizer = kg.optim.SGD(model.parameters(), lr=0.5)
+        found = []
+        for _ in range(4):
+            optimizer.zero_grad()
+            if lazily:
+                g.realize()
+            else:
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+            found.append(loss.item())
+            optimizer.step()
+        return found, model, twin
+
+    want, eager, eager_twin = losses(False)
+    got, model, twin = losses(True)
+    close(got, want)
+    assert got[-1] < got[0]
+    state = model.state_dict()
+    assert all(type(t.__dict__["array"]) is np.ndarray for t in state.values())
+    for name, t in eager.state_dict().items():
+        close(state[name], t, rtol=1e-4, atol=1e-5)
+    assert model.norm.num_batches_tracked.item() == 4
+    assert twin.weight.tolist() == eager_twin.weight.tolist()
+
+
+def test_a_block_in_a_constructor_is_lazy():
+    class Static(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.x = kg.ones(3)
+            with kg.Graph() as g:
+                self.inner = nn.Linear(3, 2)
+                self.noise = kg.rand(3)
+                self.y = self.inner(self.x + self.noise)
+            self.graph = g
+
+    m = Static()
+    assert lazy(m.y) and lazy(m.noise) and not lazy(m.inner.weight)
+    before = m.noise.tolist()
+    m.graph.realize()
+    assert m.noise.tolist() != before
+    close(
+        m.y, (m.x + kg.tensor(m.noise.numpy())) @ m.inner.weight.detach().T + m.inner.bias.detach()
+    )
+
+
+def test_a_bare_parameter_holds_values_and_its_gradient_arrives():
+    x = kg.tensor([1.0, 2.0])
+    with kg.Graph() as g:
+        p, zeros = nn.Parameter(kg.rand(2) + x), nn.Parameter(kg.zeros(2))
+        ((p + zeros) ** 2).sum().backward()
+    before = p.tolist()
+    x.fill_(9)
+    g.realize()
+    assert p.tolist() == before and not lazy(p) and zeros.tolist() == [0, 0]
+    close(p.grad, 2 * p.detach())
+    close(zeros.grad, p.grad)
+
+
+def test_optimizers_refuse_what_a_graph_computes():
+    with kg.Graph():
+        w = kg.rand(2, requires_grad=True)
+    with pytest.raises(ValueError, match="computed in a lazy graph"):
+        kg.optim.SGD([w], lr=0.1)
+    own = kg.Graph().tensor([1.0, 2.0], requires_grad=True)
+    optimizer = kg.optim.SGD([own], lr=0.1)
+    (own * own).sum().backward()
+    optimizer.step()
+    close(own, [0.8, 1.6])
+
+
+# --- arrays handed out, out=, derivatives -----------------------------------------------------------
+
+
+def test_values_that_are_handed_out_cannot_be_written_to():
+    x = kg.tensor([1.0, 2.0])
+    with kg.Graph():
+        a = x * 2
+        for _ in range(2):
+            with pytest.raises(ValueError, match="read-only"):
+                a.numpy()[0] = 7
+        b = a + 1
+        assert a.tolist() == [2, 4]
+    with pytest.raises(ValueError, match="read-only"):
+        a.numpy()[0] = 7
+    assert b.tolist() == [3, 5]
+    with kg.Graph(), kg.compile.disable():
+        same = x.reshape(1, 2)
+    assert same.tolist() == [[1, 2]]
+    x.numpy()[0] = 5  # an eager tensor shares its memory, as ever
+    assert x.tolist() == [5, 2]
+
+
+def test_jacobian_and_hessian_in_a_block():
+    from kilograd.autograd import functional as derivatives
+
+    x = kg.tensor([1.0, 2.0, 3.0])
+    with kg.Graph():
+        jacobian = derivatives.jacobian(lambda x: x * x.sum(), x)
+        hessian = derivatives.hessian(lambda x: (x**3).sum(), x)
+        assert lazy(jacobian) and lazy(hessian)
+    for values in ([1.0, 2.0, 3.0], [2.0, -1.0, 0.5]):
+        x.copy_(kg.tensor(values))
+        a = np.array(values)
+        close(jacobian, np.eye(3) * a.sum() + a[:, None])
+        close(hessian, np.diag(6 * a))
+
+
+def test_out():
+    x, there = kg.tensor([[1.0, 2.0], [3.0, 4.0]]), kg.zeros(2, 2)
+    with kg.Graph() as g:
+        made, computed, ints = kg.zeros(2, 2), x * 0, kg.zeros(2, 2, dtype=kg.int64)
+        assert kg.add(x, x, out=made) is made
+        kg.matmul(x, x, out=computed)
+        kg.mul(x, 10, out=there)
+        y = made + there
+        kg.add(computed, 1, out=computed)
+        with pytest.raises(RuntimeError, match="single memory location"):
+            kg.add(computed[0], 1, out=computed.T[0])
+        with pytest.raises(RuntimeError, match="can't be cast"):
+            kg.add(x, x, out=ints)
+        assert np.result_type(x.array, np.float64) == np.float64 and np.ndim(x.array) == 2
+        assert np.shape(x.array) == (2, 2) and np.size(x.array) == 4 and np.size(x.array, 0) == 2
+    g.realize()
+    for _ in range(2):
+        a = x.numpy()
+        close(made, 2 * a)
+        close(computed, a @ a + 1)
+        close(there, 10 * a)
+        close(y, 12 * a)
+        x.fill_(3)
+        g.realize()
+
+
+def test_what_a_derivative_needs_is_not_written_to():
+    """As eagerly: an error, wherever it is written; but inputs are refilled."""
+    w, x = kg.tensor([2.0, 2.0, 2.0], requires_grad=True), kg.tensor([1.0, 1.0, 1.0])
+    for inside in (True, False):
+        with kg.Graph() as g:
+            y = w * x
+            z = (y * w).sum()
+            if inside:
+                y.detach()[1:].add_(1)
+        if not inside:
+            z.backward()
+            x.fill_(2)
+            z.backward()
+            assert w.grad.tolist() == [12, 12, 12]  # 2wx for x = 1 and for x = 2
+            y.detach()[1:].add_(1)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="modified by an inplace"):
+                z.backward()
+        with g, pytest.raises(RuntimeError, match="modified by an inplace"):
+            z.backward()
+
+    class Square(kg.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            return 2 * x * g
+
+    with kg.Graph() as g:
+        y = w * x
+        z = Square.apply(y).sum()
+    z.backward()
+    y.detach().add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace"):
+        z.backward()
+    t = g.tensor([1.0, 2.0])
+    y = (t * t.detach() * kg.ones(2, requires_grad=True)).sum()
+    t.copy_(kg.tensor([3.0, 3.0]))
+    with g:
+        pass
+    g.realize()
+    y.backward()  # was made before the data were refilled
+
+
+def test_a_parameter_that_is_a_placeholder_stays_one():
+    g = kg.Graph()
+    p = g.adopt(nn.Parameter(kg.ones(2)))
+    y = p * 2
+    with g, kg.no_grad():
+        p.add_(1)
+    assert lazy(p)
+    g.realize()
+    assert p.tolist() == [2, 2] and y.tolist() == [2, 2]

@@ -648,3 +648,28 @@ def test_optimizers_of_the_users_own():
     with profile(record_shapes=True) as p:
         optimizer.step()
     assert [(e.name, e.shapes) for e in p.events()] == [("Mine.step", [[2]])]
+
+
+def test_a_method_that_calls_its_parent_class_is_one_call():
+    """Nodes of lazy graphs, and optimizers that extend another's step."""
+
+    class Twice(kg.optim.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    w = kg.tensor([1.0, 2.0], requires_grad=True)
+    with kg.Graph():
+        loss = (w * w).sum()
+    optimizer = Twice([w], lr=0.1)
+    seen = []
+
+    class Names(Observer):
+        def begins(self, call):
+            if call.kind in ("backward", "optimizer"):
+                seen.append(call.name)
+
+    with watching(Names()):
+        loss.backward()
+        optimizer.step()
+        optimizer.step()
+    assert seen == ["sum", "multiply", "Twice.step", "Twice.step"]

@@ -140,7 +140,7 @@ def jacobian(
         for o in outs:
             parts: list[list[Tensor]] = [[] for _ in args]
             for i in range(o.array.size):
-                unit = np.zeros_like(o.array)
+                unit = np.zeros(o.array.shape, o.array.dtype)
                 unit.flat[i] = 1
                 for k, g in enumerate(_grads((o,), args, (wrap(unit),), strict, create_graph)):
                     parts[k].append(g)

@@ -308,6 +308,11 @@ class Optimizer:
                 )
             if not (p.is_leaf or p.retains_grad):
                 raise ValueError("can't optimize a non-leaf Tensor")
+            if getattr(p.__dict__["array"], "computed", False):
+                raise ValueError(
+                    "can't optimize a tensor that was computed in a lazy graph, which would compute it "
+                    "anew each time: make it before the block"
+                )
         for name, default in self.defaults.items():
             if default is required and name not in group:
                 raise ValueError(

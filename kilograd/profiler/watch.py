@@ -229,7 +229,7 @@ def _around(
     kind: str, what: Any, args: tuple[Any, ...], options: dict[str, Any], work: Callable[[], Any]
 ) -> Any:
     """``work()``, and the observers are told."""
-    if not _told():
+    if not _told() or _by_super(kind, what):
         return work()
     call = _begin(kind, what, args, options)
     try:
@@ -240,6 +240,14 @@ def _around(
     finally:
         _end(call)
     return result
+
+
+def _by_super(kind: str, what: Any) -> bool:
+    """Whether a subclass's method, which is being watched, calls the one of its parent class."""
+    if kind not in ("backward", "optimizer") or not _here.stack:
+        return False
+    around = _here.stack[-1]
+    return around.kind == kind and around.what is what
 
 
 # --- modules -----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.autograd.modes import ModeContext
+from kilograd.compile.lazy.graph import outside
 from kilograd.dtypes import get_default_dtype
 from kilograd.nn import Module, Sigmoid
 from kilograd.tensor import Tensor, wrap
@@ -18,6 +19,7 @@ from kilograd.viz.picture import Plot, array_of, panels
 OUTPUTS = ("auto", "logits", "probabilities")
 
 
+@outside()
 def decision_boundary(
     model: Any,
     x: Any,

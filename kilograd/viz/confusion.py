@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.compile.lazy.graph import outside
 from kilograd.tensor import Tensor
 from kilograd.viz.picture import Plot, array_of, panels, shorten, text_on
 
@@ -150,6 +151,7 @@ def count_confusions(
     return counts, names
 
 
+@outside()
 def _classes(y: Any, what: str) -> np.ndarray[Any, Any]:
     array = y.numpy(force=True) if isinstance(y, Tensor) else np.asarray(y)
     if array.dtype.kind == "O":

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from kilograd.autograd.modes import ModeContext
+from kilograd.compile.lazy.graph import outside
 from kilograd.nn import Module
 from kilograd.tensor import Tensor
 from kilograd.utils.undisturbed import undisturbed
@@ -182,6 +183,7 @@ def _tensors(model: Any, what: str, inputs: Any) -> dict[str, Any]:
     return activations(model, inputs)
 
 
+@outside()
 def activations(model: Module, inputs: Any) -> dict[str, np.ndarray[Any, Any]]:
     """What each innermost module returned in one call: name → array.
 

@@ -20,7 +20,9 @@ from kilograd.autograd import calls, driver
 from kilograd.autograd.anomaly import users_lines
 from kilograd.autograd.driver import Edge, Node, Pick, reachable
 from kilograd.autograd.modes import ModeContext
+from kilograd.compile.lazy.graph import outside
 from kilograd.compile.step import disable
+from kilograd.optim.optimizer import Optimizer
 from kilograd.profiler.flops import result_of
 from kilograd.profiler.watch import Call, Observer, home_of, watching
 from kilograd.tensor import Tensor
@@ -216,6 +218,7 @@ class Explanation:
         )
 
 
+@outside()
 def explain(
     loss: Tensor,
     file: str | os.PathLike[str] | None = None,
@@ -521,7 +524,8 @@ class BadNumber:
     """The first op that gave a number that is not finite.
 
     Attributes:
-        op: the op's name; ``phase``: "forward" or "backward" (one of its derivative rules).
+        op: the op's name; ``phase``: "forward", "backward" (one of its derivative rules), or "optimizer":
+            a step (``SGD.step``) has made it, of a parameter, its gradient and its state.
         kind: "nan" or "inf"; ``made_here``: True if what it was given had no such number;
             False if the number came in already; None if that is not known, since a graph does not keep
             all inputs.
@@ -569,11 +573,13 @@ class BadNumber:
 
 
 class trace_nan(Observer):
-    """Find the first op that makes a NaN or an infinity, forward or backward.
+    """Find the first op that makes a NaN or an infinity, forward or backward, or in an optimizer's step.
 
-    Every op that this thread runs in the block is checked. Compiled functions run eagerly in it. An
-    infinity that is given on purpose, as the -inf of a mask, is no finding; what comes of it is one when
-    it is a NaN. Gradients and results are what they are without the block, only slower to get.
+    Every op that this thread runs in the block is checked, and after each step of an optimizer the
+    parameters and what it remembers of them. Compiled functions run eagerly in it; what a lazy graph
+    computes is not seen. An infinity that is given on purpose, as the -inf of a mask, is no finding; what
+    comes of it is one when it is a NaN. Gradients and results are what they are without the block, only
+    slower to get.
 
     Args:
         raise_: raise at the op; else go on, and keep the first finding in ``first``.
@@ -615,6 +621,10 @@ class trace_nan(Observer):
         if stack is not None:
             stack.__exit__(*error)
 
+    def begins(self, call: Call) -> None:
+        if call.kind == "optimizer" and self.first is None and call.thread == self._thread:
+            call.notes[self] = [held + grad for held, grad in _updated(call.what)]
+
     def ends(self, call: Call) -> None:
         if self.first is not None or call.error is not None or call.thread != self._thread:
             return
@@ -624,6 +634,8 @@ class trace_nan(Observer):
             self._forward(call)
         elif call.kind == "backward":
             self._backward(call)
+        elif call.kind == "optimizer":
+            self._step(call)
         if self.first is not None and self.raise_:
             error: Any = FloatingPointError(str(self.first))
             error.found = self.first
@@ -678,6 +690,15 @@ class trace_nan(Observer):
                 rules,
             )
 
+    def _step(self, call: Call) -> None:
+        for inputs, (found, _) in zip(call.notes.get(self, ()), _updated(call.what), strict=False):
+            verdict = self._verdict(inputs, found)
+            if verdict is not None:
+                self.first = BadNumber(
+                    call.name, "optimizer", *verdict, users_lines(), "", inputs, found
+                )
+                return
+
     def _is_bad(self, a: Any) -> bool:
         if not isinstance(a, (np.ndarray, np.generic)) or a.dtype.kind not in "fc":
             return False
@@ -722,15 +743,16 @@ def first_bad(
     if isinstance(what, Tensor):
         if args or kwargs:
             raise TypeError("first_bad: arguments belong to a function, not to a tensor")
-        found = _first_kept(what, trace)
-        if found is not None:
-            return found
-        with trace:
-            _pass_from([what])
+        with outside():
+            found = _first_kept(what, trace)
+            if found is not None:
+                return found
+            with trace:
+                _pass_from([what])
         return trace.first
     if not callable(what):
         raise TypeError(f"first_bad() takes a function or a tensor, not {type(what).__name__}")
-    with trace:
+    with outside(), trace:
         result = what(*args, **kwargs)
         if trace.first is None:
             _pass_from([t for t in _tensors(result) if t.array.dtype.kind == "f"])
@@ -808,6 +830,21 @@ def _again(node: Node, values: list[Any]) -> Any:
         return None
     with np.errstate(all="ignore"):
         return result_of(op, op.forward(*values, **found))
+
+
+def _updated(optimizer: Optimizer) -> Iterator[tuple[list[Range], list[Range]]]:
+    """For each parameter of an optimizer the ranges of it and its state, and those of its gradient."""
+    count = 0
+    for group in optimizer.param_groups:
+        for i, p in enumerate(group["params"]):
+            names = group.get("param_names")
+            name = names[i] if names else p.name or f"parameter {count}"
+            held = {name: p} | {f"{name}: {k}": s for k, s in optimizer.state.get(p, {}).items()}
+            yield (
+                [r for k, x in held.items() for r in _ranges(k, x)],
+                _ranges(f"{name}.grad", p.grad),
+            )
+            count += 1
 
 
 def _input_name(node: Node, i: int) -> str:

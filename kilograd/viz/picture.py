@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.compile.lazy.graph import outside
 from kilograd.tensor import Tensor
 from kilograd.train.checkpoint import atomic_write
 
@@ -126,6 +127,7 @@ def panels(
     return Plot(figure, axes[:count])
 
 
+@outside()
 def array_of(x: Any, what: str) -> np.ndarray[Any, Any]:
     """The numbers of a Tensor or of anything array-like, detached.
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from kilograd.compile import passes
 from kilograd.compile.graph import INFIX, Equation, Graph, Var, leaves, name_of
+from kilograd.compile.lazy.graph import Graph as LazyGraph
+from kilograd.compile.lazy.graph import eager, outside
 from kilograd.compile.numpy_executor import _Writer
 from kilograd.compile.report import _amount, nbytes
 from kilograd.compile.step import Compiled
@@ -20,6 +22,7 @@ from kilograd.viz.record import Recorded, Scope, recorded, timed
 from kilograd.viz.rules import rule_source, rules_of
 
 
+@outside()
 def graph(
     fn: Any,
     *args: Any,
@@ -38,8 +41,9 @@ def graph(
 
     Args:
         fn: a function of tensors, a training step, a Module, a compiled function; a tensor (see
-            :func:`draw_graph`); or a ``kilograd.compile.graph.Graph`` (``step.graph``), drawn as it is.
-        args, kwargs: what it is called with.
+            :func:`draw_graph`); or a program, drawn as it is: a ``kilograd.compile.graph.Graph``
+            (``step.graph``), or the operations of a lazy ``kg.Graph``.
+        args, kwargs: what it is called with (lazy tensors: with their values of now).
         direction: "TB" downwards, "LR" to the right.
         depth: how many levels of groups are shown open; None: as many as fit.
         optimised: show the program after the compiler's passes.
@@ -61,6 +65,8 @@ def graph(
         if args or kwargs:
             raise TypeError("graph() of a tensor takes no arguments: they belong to a function")
         return draw_graph(fn, direction=direction, title=title).open_to(depth)
+    if isinstance(fn, LazyGraph):
+        fn = fn.operations
     if isinstance(fn, Graph):
         return _finished(_Picture(fn, title or "program", direction).diagram, depth)
     name = title if title is not None else _name(fn)
@@ -69,6 +75,7 @@ def graph(
         raise TypeError(
             f"graph() draws a function, Module, tensor or Graph, not {type(fn).__name__}"
         )
+    args, kwargs = eager((args, kwargs))
     trace = recorded(inner, args, kwargs)
     program = passes.optimised(trace.graph) if optimised else passes.without_dead_code(trace.graph)
     names = _Names(inner, args, kwargs, trace)

@@ -15,6 +15,8 @@ import numpy as np
 
 from kilograd import dtypes
 from kilograd.autograd.modes import ModeContext
+from kilograd.compile.graph import mapped
+from kilograd.compile.lazy.graph import outside
 from kilograd.compile.step import disable
 from kilograd.nn.module import Module
 from kilograd.nn.parameter import is_lazy
@@ -274,6 +276,7 @@ class Summary:
         return Group(table, *[Text(f"{what}: {much}") for what, much in self.totals()])
 
 
+@outside()
 def summary(
     model: Module,
     input_size: Any = None,
@@ -303,7 +306,7 @@ def summary(
             batch (any size, in fact) of -1 or None stands for 1. Inputs are random numbers from
             [0, 1), of whole-number dtypes zeros.
         input_data: the inputs themselves in place of their sizes: a tensor or array, a list or tuple
-            of positional arguments, or a dict of keyword arguments.
+            of positional arguments, or a dict of keyword arguments. The model is given copies.
         batch_dim: where to insert a batch of 1 if ``input_size`` is without one.
         cache_forward_pass: torchinfo's argument; nothing is kept from one call to the next.
         col_names: columns, among ``input_size``, ``output_size``, ``num_params``, ``params_percent``,
@@ -477,7 +480,7 @@ def _run(model: Module, args: tuple[Any, ...], named: dict[str, Any], mode: str)
         if mode != "same":
             model.train(mode == "train")
         try:
-            model(*args, **named)
+            model(*mapped(_copied, args), **mapped(_copied, named))
         except Exception as e:
             given = _shape_text([_shapes(args), _shapes(named)] if named else _shapes(args))
             raise RuntimeError(
@@ -492,6 +495,11 @@ def _run(model: Module, args: tuple[Any, ...], named: dict[str, Any], mode: str)
         )
     _add_uncalled(root, set())
     return root
+
+
+def _copied(value: Any) -> Any:
+    """An input that the model may write to."""
+    return wrap(np.array(value.array)) if isinstance(value, Tensor) else value
 
 
 class _Table(Observer):

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from kilograd.autograd.driver import Edge, Node, Pick, reachable
+from kilograd.compile.lazy.arrays import LazyArray
+from kilograd.compile.lazy.graph import outside
 from kilograd.tensor import Tensor
 from kilograd.viz.diagram import Block, Diagram, shape_text
 from kilograd.viz.drawing import Drawing
@@ -16,6 +18,7 @@ FEW = 12  # numbers: a tensor of no more is shown with its values
 LONG = 400  # characters: a formula goes on in another line
 
 
+@outside()
 def draw_graph(
     *tensors: Tensor,
     direction: str = "TB",
@@ -28,7 +31,8 @@ def draw_graph(
 
     Leaves that require grad are blue; other tensors that an operation keeps for its derivative are
     red; constants are green. The values, and gradients where there are any, of small tensors are
-    shown (of intermediate ones under :func:`kilograd.retain_grads`, which keeps them).
+    shown (of intermediate ones under :func:`kilograd.retain_grads`, which keeps them). Of lazy tensors only
+    the values that are known: nothing is computed.
 
     Args:
         direction: "TB" downwards, "LR" to the right.
@@ -50,7 +54,7 @@ def draw_graph(
             raise TypeError(f"draw_graph() draws tensors, not {type(t).__name__}")
     tape = _Tape(Diagram(title or "", direction), values)
     for name, t in (names or {}).items():
-        tape.names[id(t)] = tape.names[id(t.array)] = name
+        tape.names[id(t)] = tape.names[_key(t.array)] = name
     if model is not None:
         for name, p in model.named_parameters():
             tape.names.setdefault(id(p), name)
@@ -73,7 +77,7 @@ class _Tape:
         self.values = values
         self.names: dict[int, str] = {}
         self.of: dict[Any, str] = {}  # edge → block
-        self.kept: dict[int, str] = {}  # id of a kept array → block
+        self.kept: dict[int, str] = {}  # key of a kept array → block
 
     def block_of(self, edge: Edge) -> str:
         """The block a gradient goes to; leaves are drawn when first met."""
@@ -143,13 +147,13 @@ class _Tape:
             number = f"{self.of[node]}.{place}"
             text = f"{value:g}" if isinstance(value, (int, float)) else str(value)
             return self.diagram.add(Block(number, text, kind="constant")).id
-        if id(value) not in self.kept:
-            name = self.names.get(id(value), "data")
+        if _key(value) not in self.kept:
+            name = self.names.get(_key(value), "data")
             block = Block(f"c{len(self.kept)}", name, [_shape(value)], "data")
             block.lines += self.numbers(value, "data")
             block.details = _about(value)
-            self.kept[id(value)] = self.diagram.add(block).id
-        return self.kept[id(value)]
+            self.kept[_key(value)] = self.diagram.add(block).id
+        return self.kept[_key(value)]
 
     def result(self, t: Tensor, name: str) -> None:
         """The tensor that is drawn."""
@@ -170,11 +174,22 @@ class _Tape:
 
     def numbers(self, array: Any, what: str) -> list[str]:
         """The values of a small tensor as lines of text."""
-        if not self.values or array.size > FEW:
+        if not self.values or array.size > FEW or (array := _known(array)) is None:
             return []
         text = np.array2string(array, precision=4, separator=", ", suppress_small=True)
         rows = [" ".join(row.split()) for row in text.splitlines()]
         return [f"{what} {rows[0]}"] if len(rows) == 1 else [what, *rows]
+
+
+def _known(array: Any) -> Any:
+    """The values of an array; None for a lazy one that is not computed."""
+    return array.known if type(array) is LazyArray else array
+
+
+def _key(array: Any) -> int:
+    """What is the same for equal arrays: a lazy one is made anew each time a tensor is read."""
+    known = _known(array)
+    return id(array._var) if known is None else id(known)
 
 
 def _shape(array: Any) -> str:
@@ -183,7 +198,8 @@ def _shape(array: Any) -> str:
 
 def _about(array: Any) -> list[tuple[str, str]]:
     about = [("shape", str(tuple(array.shape))), ("dtype", str(array.dtype))]
-    if array.size and array.dtype.kind in "fiu":
+    array = _known(array)
+    if array is not None and array.size and array.dtype.kind in "fiu":
         with np.errstate(all="ignore"):
             low, mean, high = array.min(), array.mean(dtype=np.float64), array.max()
         about.append(("values", f"min {low:.4g}, mean {mean:.4g}, max {high:.4g}"))
@@ -196,6 +212,7 @@ _INFIX = {"add": ("+", 1), "subtract": ("-", 1), "multiply": ("*", 2), "divide":
           "matmul": ("@", 2), "power": ("**", 4)}  # fmt: skip
 
 
+@outside()
 def formula(
     tensor: Tensor, *, names: dict[str, Tensor] | None = None, model: Any = None
 ) -> str:  # fmt: skip

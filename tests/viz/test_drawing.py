@@ -644,3 +644,59 @@ def test_sizes_grow_with_texts():
     short, long = Block("a", "x"), Block("b", "x", ["a much longer line than the title"])
     assert size_of(short)[0] < size_of(long)[0] and size_of(short)[1] < size_of(long)[1]
     assert size_of(Block("c", "y" * 500))[0] < 500  # cut, not endless
+
+
+# --- lazy graphs --------------------------------------------------------------------------------------
+
+
+def test_a_lazy_tensor_is_drawn_and_nothing_is_computed():
+    x, w = kg.tensor([[1.0, 2.0]]), kg.ones(2, requires_grad=True)
+    with kg.Graph() as g:
+        z = (x * w * x).tanh()
+        inside = z.draw_graph(names={"x": x, "w": w})
+    steps = len(g)
+    for drawing in (inside, z.draw_graph(names={"x": x, "w": w}), kg.viz.graph(z)):
+        assert sorted(titles(drawing)) == ["multiply", "multiply", "tanh"]
+    assert titles(inside, "parameter") == ["w"]
+    assert titles(inside, "data") == ["x"]  # once, though it is read twice
+    assert not g._recorder.values and len(g) == steps
+    result = lambda d: next(b for b in d.diagram.blocks.values() if b.kind == "output")  # noqa: E731
+    assert result(inside).lines == ["1×2"]
+    x.fill_(0)
+    z.realize()
+    after = z.draw_graph(names={"x": x})
+    assert any("0., 0." in line for line in result(after).lines)
+    assert ("values", "min 0, mean 0, max 0") in result(after).details
+    assert "2×2" not in str(result((z + 1).draw_graph()).lines)
+    assert kg.viz.formula(z, names={"w": w}).count("tanh") == 1
+
+
+def test_the_operations_of_a_lazy_graph():
+    x = kg.ones(4)
+    with kg.Graph() as g:
+        y = (x * 2).tanh().sum()
+    for _ in range(2):
+        assert titles(kg.viz.graph(g))[:2] == titles(kg.viz.graph(g.operations))[:2]
+        assert "tanh" in kg.viz.graph(g).dot
+        y.realize()
+
+
+def test_models_are_drawn_while_a_block_is_open():
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.ReLU()), kg.ones(2, 3)
+    want = {b.title for b in kg.viz.graph(model, x, time=False).diagram.blocks.values()}
+    with kg.Graph() as g:
+        y = x * 1
+        before = len(g), len(g._recorder.decisions)
+        for given in (x, y):
+            drawing = kg.viz.graph(model, given, time=False)
+            assert {b.title for b in drawing.diagram.blocks.values()} >= want - {"x0", "input"}
+            assert "2×3 → 2×4" in str(
+                [
+                    part.lines
+                    for part in model.plot(given).diagram.visible()
+                    if part.kind == "module"
+                ]
+            )
+        assert (len(g), len(g._recorder.decisions)) == before
+    x.fill_(2)
+    assert y.tolist() == [[2.0] * 3] * 2  # nothing was decided by what was looked at

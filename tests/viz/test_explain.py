@@ -372,3 +372,77 @@ def test_only_once_open():
         t.__enter__()
     with t:
         pass
+
+
+# --- what an optimizer makes --------------------------------------------------------------------------
+
+
+def test_a_step_that_overflows():
+    w = kg.ones(2, requires_grad=True)
+    w.grad = kg.tensor([1e5, 1.0])
+    optimizer = kg.optim.SGD([("w", w)], lr=1e38)
+    with trace_nan(raise_=False) as t:
+        optimizer.step()
+    found = t.first
+    assert (found.op, found.phase, found.kind, found.made_here) == (
+        "SGD.step", "optimizer", "inf", True,
+    )  # fmt: skip
+    assert "test_explain.py" in found.line and "SGD.step made inf" in str(found)
+    assert [r.name for r in found.inputs] == ["w", "w.grad"]
+    assert [(r.name, r.infs) for r in found.output] == [("w", 1)]
+    w.data = kg.ones(2)
+    with pytest.raises(FloatingPointError, match=r"SGD\.step made inf"), trace_nan():
+        optimizer.step()
+
+
+def test_what_an_optimizer_remembers_is_checked():
+    w = kg.ones(2, requires_grad=True)
+    w.grad = kg.tensor([1e25, 1.0])  # its square is no float32: w would never move again
+    with trace_nan(raise_=False) as t:
+        kg.optim.Adam([w], lr=0.1).step()
+    assert t.first.made_here and [r.name for r in t.first.output if r.infs] == [
+        "parameter 0: exp_avg_sq"
+    ]
+
+
+def test_a_step_that_was_given_nan():
+    w = kg.ones(1, requires_grad=True)
+    w.grad = kg.tensor([float("nan")])
+    with trace_nan(raise_=False) as t:
+        kg.optim.SGD([w], lr=0.1).step()
+    assert (t.first.op, t.first.kind, t.first.made_here) == ("SGD.step", "nan", False)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "RMSprop", "LBFGS"])
+def test_good_steps_are_no_finding(kind):
+    model = kg.nn.Linear(3, 1)
+    optimizer = getattr(kg.optim, kind)(model.parameters(), lr=0.01)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(kg.ones(2, 3)).square().sum()
+        loss.backward()
+        return loss
+
+    with trace_nan() as t:
+        optimizer.step(closure)
+        optimizer.step(closure)
+    assert t.first is None
+
+
+# --- lazy graphs --------------------------------------------------------------------------------------
+
+
+def test_explain_and_first_bad_while_a_block_is_open():
+    w, x = kg.tensor([1.0, -2.0], requires_grad=True), kg.tensor([3.0, 4.0])
+    want = str(explain((w * x).sum(), names={"w": w}))
+    with kg.Graph() as g:
+        loss = (w * x).sum()
+        steps = len(g)
+        assert str(explain(loss, names={"w": w})) == want
+        assert len(g) == steps
+        found = first_bad(lambda: (w * x).log().sum())
+        assert (found.op, found.made_here) == ("log", True) and len(g) == steps
+        assert first_bad(loss.log()).op == "log"
+    x.fill_(1)
+    assert loss.item() == -1

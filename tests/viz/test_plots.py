@@ -797,3 +797,20 @@ def test_bad_images():
         images(kg.rand(2, 4, 4), scale="all")
     with pytest.raises(ValueError, match="too many"):
         images(kg.zeros(20000, 1, 1))
+
+
+def test_looking_from_inside_of_a_lazy_block_decides_nothing():
+    model = kg.nn.Sequential(kg.nn.Linear(2, 4), kg.nn.Tanh(), kg.nn.Linear(4, 2))
+    x, classes = kg.randn(20, 2), kg.tensor([0, 1] * 10)
+    with kg.Graph() as g:
+        y = model(x)
+        steps = len(g)
+        kg.viz.decision_boundary(model, x, classes, resolution=20)
+        kg.viz.activations(model, x)
+        kg.viz.histograms(model)
+        assert len(g) == steps
+        kg.viz.confusion_matrix(classes, y.argmax(1))
+        assert not g._recorder.decisions
+    kept = y.tolist()
+    x.fill_(0)
+    assert y.tolist() != kept  # and no value was "another one"

@@ -352,3 +352,34 @@ def test_wrong_arguments(how, error):
         summary(nn.Linear(3, 2), **how)
     with pytest.raises(TypeError, match="takes a Module"):
         summary(lambda x: x)
+
+
+def test_the_input_is_as_before():
+    net = kg.nn.ReLU(inplace=True)
+    w, given = -kg.ones(2, 3), -np.ones((2, 3), np.float32)
+    for data in (w, given, [w], {"input": w}):
+        summary(net, input_data=data, verbose=0)
+    summary(net, verbose=0, input=w)
+    assert w.tolist() == given.tolist() == [[-1.0] * 3] * 2 and w._cell[0] == 0
+
+
+def test_while_a_lazy_block_is_open():
+    net, x = (
+        kg.nn.Sequential(kg.nn.Linear(3, 4), kg.nn.Dropout(), kg.nn.Linear(4, 1)),
+        kg.ones(2, 3),
+    )
+    want = str(summary(net, input_data=x, verbose=0))
+    with kg.Graph() as g:
+        y = x * 1
+        before = len(g), len(g._recorder.decisions)
+        for given in (x, y):
+            assert str(summary(net, input_data=given, verbose=0)) == want
+        assert str(summary(net, (2, 3), verbose=0)) == want
+        assert (len(g), len(g._recorder.decisions)) == before
+    kg.set_default_graph(kg.Graph())
+    try:
+        assert str(summary(net, (2, 3), verbose=0)) == want
+    finally:
+        kg.set_default_graph(None)
+    x.fill_(2)
+    assert y.tolist() == [[2.0] * 3] * 2

@@ -7,9 +7,6 @@
     x.copy_(next_batch)
     g.realize()                              # the same program on other numbers
 
-A tensor of a graph holds a :class:`LazyArray` in place of an array. An op or a derivative rule that
-meets one becomes one step of the graph, as it stands: a function of arrays, whose result
-
 A tensor of a graph holds a lazy array in place of an array. An op or a derivative rule that meets one
 becomes one step of the graph, as it stands: a function of arrays, whose result is described without
 computing it. A size read from such an array is an int that remembers where it comes from; what code

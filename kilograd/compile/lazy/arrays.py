@@ -13,15 +13,16 @@ import inspect
 import math
 import operator
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kilograd.autograd import calls, driver
-from kilograd.compile.graph import Var, put
+from kilograd.compile.graph import Var, mapped, put
 from kilograd.compile.guards import owner_of
 from kilograd.compile.lazy.inputs import Memory
-from kilograd.compile.lazy.sizes import Dim, Extent
+from kilograd.compile.lazy.sizes import Dim
 from kilograd.compile.tracer import Tracer
 from kilograd.errors import TraceError, explain
 from kilograd.functions.shape import element_strides, is_contiguous
@@ -38,6 +39,17 @@ _LAYOUT = inspect.unwrap(is_contiguous).__code__
 _PLAIN = {f.__code__ for f in (apply, _several, explain, copied)}
 
 
+# what NumPy tells of an array without its values
+_SIZES: dict[Any, Any] = {
+    np.shape: lambda a: a.shape,
+    np.size: lambda a, axis=None: a.size if axis is None else a.shape[axis],
+}
+_OF_LIKES = {
+    np.ndim, np.result_type, np.can_cast, np.iscomplexobj, np.isrealobj, np.may_share_memory,
+    np.shares_memory,
+}  # fmt: skip
+
+
 class LazyArray(Tracer):
     """An array of a graph: shape and dtype are known, values are computed when they are read."""
 
@@ -51,6 +63,8 @@ class LazyArray(Tracer):
         self._var = var
         self.path = path  # how it is taken from the whole memory
         self.seen = memory.version
+        with recorder.lock:
+            recorder.arrays.append(weakref.ref(self))
 
     @property
     def value(self) -> Any:
@@ -76,6 +90,23 @@ class LazyArray(Tracer):
                 v = self.trace.derive(fn, v, args, kwargs)
             self._var, self.seen = v, memory.version
         return self._var
+
+    @property
+    def computed(self) -> bool:
+        """Whether each realization makes its values anew: it is no placeholder."""
+        source = self.trace.sources.get(self.memory.origin)
+        return source is None or not source.own
+
+    @property
+    def known(self) -> Any:
+        """Its values, if nothing has to be computed for them; else None."""
+        trace, memory = self.trace, self.memory
+        with trace.lock:
+            trace.sync()
+            source = trace.sources.get(self._var)
+            if self.seen != memory.version:
+                return None
+            return trace.values.get(self._var) if source is None else source.array
 
     root = property(lambda self: self)
     base = property(lambda self: self.memory)
@@ -104,14 +135,14 @@ class LazyArray(Tracer):
             asks
         ):  # a copy or a view: another layout might decide otherwise
             lies = flags.c_contiguous, flags.f_contiguous
-            self.trace.guard(Extent(None, (self.var, "contiguous")), lies)
+            self.trace.guard(self.trace.extent(self.var, "contiguous"), lies)
         return flags
 
     @property
     def strides(self) -> Any:
         asks, strides = sys._getframe(1), self.like.strides
         if asks.f_code is _STRIDES and not self._plain(asks):
-            self.trace.guard(Extent(None, (self.var, "strides")), strides)
+            self.trace.guard(self.trace.extent(self.var, "strides"), strides)
         return strides
 
     def _plain(self, asks: Any) -> bool:
@@ -134,7 +165,7 @@ class LazyArray(Tracer):
         source = trace.sources.get(var)
         if source is not None and source.fixed:
             return shape
-        return tuple([Dim(trace, Extent(None, (var, i))) for i in range(len(shape))])
+        return tuple([Dim(trace, trace.extent(var, i)) for i in range(len(shape))])
 
     def __len__(self) -> int:
         shape = self.shape
@@ -155,6 +186,13 @@ class LazyArray(Tracer):
         if index is Ellipsis:
             return trace.copy_to(self, values, "unsafe")
         trace.write(self, trace.step(put, (self, index, values), {}).var)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if func in _SIZES:
+            return _SIZES[func](*args, **kwargs)
+        if func in _OF_LIKES:
+            return func(*mapped(_like, args), **kwargs)
+        return super().__array_function__(func, types, args, kwargs)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method in ("reduce", "accumulate") and kwargs.get("out") is None:
@@ -190,6 +228,10 @@ class LazyArray(Tracer):
 
     def __repr__(self) -> str:
         return f"<lazy {self._var} {self.dtype}{list(self.like.shape)}>"
+
+
+def _like(x: Any) -> Any:
+    return x.trace.like_of(x.var) if type(x) is LazyArray else x
 
 
 class _Address:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from kilograd.autograd.driver import ticks
 from kilograd.compile.frames import users_line
 from kilograd.compile.graph import Graph as Program
-from kilograd.compile.graph import Var, name_of
+from kilograd.compile.graph import Var, mapped, name_of
 from kilograd.compile.lazy.arrays import LazyArray
-from kilograd.compile.lazy.recorder import Recorder
+from kilograd.compile.lazy.recorder import Recorder, makers
 from kilograd.compile.trace_state import Trace, tracing
 from kilograd.errors import TraceError
 from kilograd.functions import creation
 from kilograd.kernels.kernel import TRACE
-from kilograd.tensor import Tensor
+from kilograd.tensor import Tensor, wrap
 
 
 class Step(NamedTuple):
@@ -62,10 +64,14 @@ class Graph:
         block = tracing(self._recorder)  # type: ignore[arg-type]
         block.__enter__()
         self._blocks.append(block)
+        self._recorder.began.append((makers(), next(ticks)))
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._blocks.pop().__exit__(*exc)
+        try:
+            self._blocks.pop().__exit__(*exc)
+        finally:
+            self._recorder.began.pop()
 
     def tensor(self, data: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         """A tensor of this graph: what is computed with it is lazy outside of blocks, too.
@@ -197,6 +203,30 @@ class Graph:
         if plan is None or plan.compiled.last is None:
             return self.operations
         return plan.compiled.graph
+
+
+@contextmanager
+def outside() -> Iterator[None]:
+    """Outside of all blocks, though one may be open: for what looks at models and tensors."""
+    token = TRACE.set(None) if isinstance(TRACE.get(), Recorder) else None
+    try:
+        yield
+    finally:
+        if token is not None:
+            TRACE.reset(token)
+
+
+def eager(tree: Any) -> Any:
+    """A structure with eager tensors in place of lazy ones: their values of now."""
+
+    def plain(x: Any) -> Any:
+        if not isinstance(x, Tensor) or type(x.__dict__["array"]) is not LazyArray:
+            return x
+        t = wrap(np.array(x.__dict__["array"]))
+        t.requires_grad = x.requires_grad
+        return t
+
+    return mapped(plain, tree)
 
 
 def lazy(fn: Callable[..., Any] | None = None) -> Any:

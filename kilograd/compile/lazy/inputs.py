@@ -36,6 +36,7 @@ class Source:
         self.memory = Memory(var, origin=var)
         self.kept = False  # what the block writes stays in the graph
         self.shared: list[Any] = []  # other tensors, or arrays of NumPy's, that are the same memory
+        self.seen: Any = self.stamp()  # when the graph last looked at it; None: it is to look again
 
     @property
     def fixed(self) -> bool:
@@ -76,14 +77,17 @@ class Source:
                     "= …): give both the same memory, or build the graph with two"
                 )
 
-    def stamp(self) -> Any:
+    def stamp(self) -> tuple[int, ...]:
         """What changes when its values do."""
         if not self.shared:
             return id(self.array), self.cell[0]
-        return (
-            id(self.array),
-            self.cell[0],
-            *[t._cell[0] for t in self.shared if isinstance(t, Tensor)],
-        )
+        cells = [t._cell[0] for t in self.shared if isinstance(t, Tensor)]
+        return id(self.array), self.cell[0], *cells
+
+    def share(self, t: Tensor) -> None:
+        """Another tensor is the same memory: no new data."""
+        self.shared.append(t)
+        if self.seen is not None:
+            self.seen = *self.seen, t._cell[0]
 
     lazy: Any = None  # how a tensor of the graph gets its lazy array again

@@ -40,11 +40,29 @@ class LazyNode(Node):
 
     __slots__ = ()
     recorder: Any
+    written: bool  # whether something that it kept was written to before it became one
+    computed: Any  # version counters of what it kept, inputs left out: those are refilled
+    versions: int
+
+    @staticmethod
+    def of(node: Any, recorder: Any, since: float) -> None:
+        """Make one of a node: when the block ends that began at ``since``, or when a pass begins."""
+        counters = [c for c in node.cells if c is not None]
+        node.written = node.order > since and sum(c[0] for c in counters) != node.seen
+        node.computed = [
+            c
+            for c, x in zip(node.cells, node.kept, strict=False)
+            if c is not None and type(x) is LazyArray and x.memory.origin is None
+        ]
+        node.versions = sum(c[0] for c in node.computed)
+        node.recorder, node.__class__ = recorder, LazyNode
 
     def release(self) -> None:
         """The same node serves the next realization."""
 
     def _values(self) -> tuple[Any, ...]:
+        if self.written or sum(c[0] for c in self.computed) != self.versions:
+            return super()._values()  # raises
         if self.recorder.active:
             return self.kept or ()
         return self.recorder.kept_by(self)
@@ -67,8 +85,12 @@ class LazyFunctionNode(FunctionNode):
         """The same node serves the next realization."""
 
     def saved(self) -> tuple[Any, ...]:
-        if self.recorder.active:
-            return super().saved()
+        written = any(
+            type(array) is LazyArray and array.memory.origin is None and cell[0] != version
+            for array, _, cell, version, _ in filter(None, self.raw or ())
+        )
+        if self.recorder.active or written:
+            return super().saved()  # raises if something was written to
         arrays = self.recorder.realized([item and item[0] for item in self.raw or ()])
         return tuple([None if a is None else wrap(a) for a in arrays])
 

@@ -10,6 +10,8 @@ Read next: ``graph.py``.
 from __future__ import annotations
 
 import functools
+import math
+import os
 import sys
 import weakref
 from contextvars import ContextVar
@@ -57,6 +59,9 @@ _AT_ONCE = (
     "get_state",
     "set_state",
 )  # of generators: done, not written down
+_MAKERS = ("__init__", "initialize_parameters", "reset_parameters", "reset_running_stats")
+_NO_PARAMETER = (type(None), Tensor)
+_INIT = os.path.join(os.path.dirname(random.__file__), "nn", "init.py")
 _BORROWED: ContextVar[bool] = ContextVar("kilograd_lazy_borrowed", default=False)
 
 
@@ -65,12 +70,12 @@ class Recorder(Values):
 
     def __init__(self) -> None:
         super().__init__()
-        self.by_tensor: dict[int, Source] = {}
         self.made: list[weakref.ref[Tensor]] = []
         self.grads: dict[int, BlockGrad] = {}  # in the block that is open
-        self.gradients: list[BlockGrad] = []
         self.fresh: dict[int, weakref.ref[Tensor]] = {}  # made in the block, of plain arrays
         self.frozen_at = ""
+        # for each open block: makers() when it began, and a number below those of its nodes
+        self.began: list[tuple[int, int]] = []
 
     @property
     def active(self) -> bool:
@@ -124,6 +129,7 @@ class Recorder(Values):
                 raise RuntimeError(
                     f"the graph was frozen at {self.frozen_at}: no operation can be added to it"
                 )
+            self.tidy()
             args, kwargs = mapped(self.array_of, args), mapped(self.array_of, kwargs)
             result, writes = self.emit(
                 fn, mapped(self.operand, args), mapped(self.operand, kwargs), effect
@@ -146,6 +152,11 @@ class Recorder(Values):
                         [self._part(first, v, (Part(fn, k), *rest)) for k, v in enumerate(result)]
                     )
             return mapped(lambda v: self._new_array(v) if type(v) is Var else v, result)
+
+    def tidy(self) -> None:
+        """Now and then, outside of blocks, drop what nobody can reach any more."""
+        if len(self.loose) > self.most and not (self.active or self.grads):
+            self.forget()
 
     def _all_views(self, result: Any, x: LazyArray) -> bool:
         """Whether a result is several views: parts of what was split."""
@@ -189,6 +200,8 @@ class Recorder(Values):
         if fixed or not (self.active or view):
             line, sizes = fixed[0] if fixed else users_line(), self.sizes()
             self.outside.update({v: (line, sizes, self.like[v]) for v in outs})
+        if not self.active:
+            self.loose.update(outs)
         self.steps.append(Equation(outs, fn, args, kwargs, users_line(), effect, single))
         return tree, list(zip(written, new, strict=True))
 
@@ -235,8 +248,9 @@ class Recorder(Values):
         return self.emit(fn, (v, *args), kwargs, view=True)[0]
 
     def draw(self, fn: Any, generator: Any, args: Any, kwargs: Any) -> Any:
-        """Random numbers: drawn anew by each realization."""
-        if fn.__name__ in _AT_ONCE:
+        """Random numbers: drawn anew by each realization; but the first values of a model only once."""
+        given = {type(x) for x in leaves((args, kwargs))}
+        if fn.__name__ in _AT_ONCE or (LazyArray not in given and self._initializing()):
             token = TRACE.set(None)
             try:
                 return fn(generator, *args, **kwargs)
@@ -267,7 +281,7 @@ class Recorder(Values):
         if fed is not None and fed.own and not self.active and not to.path and where is True:
             with self.lock:  # x.copy_(…) outside of a block: other data for the same graph
                 np.copyto(fed.array, np.asarray(source), casting=casting)  # type: ignore[arg-type]
-                self.stamp = None
+                fed.seen = None
             return
         self.write(to, self.step(filled, (to, source), {"where": where}).var)
 
@@ -310,7 +324,8 @@ class Recorder(Values):
         self.by_array[id(array)] = source
         if owner is not None:
             self.by_tensor[id(owner() if source.own else owner)] = source
-        self.stamp = None
+        if source.own or not self.active:
+            self.loose.add(v)
         return source
 
     def _of_the_block(self, source: Source) -> None:
@@ -336,6 +351,7 @@ class Recorder(Values):
     def placeholder(self, t: Tensor) -> Tensor:
         """Make a tensor one of the graph's own."""
         with self.lock:
+            self.tidy()
             array = t.__dict__["array"]
             source = self.source(array, weakref.ref(t))
             back = weakref.ref(self)
@@ -356,11 +372,12 @@ class Recorder(Values):
             if source is None:
                 source = self.by_array.get(id(array))
                 if source is None or source.now() is not array:
+                    if self._initializing():
+                        return array
                     source = self.source(array, t)
                 else:  # of another tensor: the two stay together
-                    source.shared.append(t)
+                    source.share(t)
                     self.by_tensor[id(t)] = source
-                    self.stamp = None
         return LazyArray(self, source.memory, source.memory.var)
 
     def known(self, t: Tensor) -> Source | None:
@@ -377,15 +394,29 @@ class Recorder(Values):
                 if array.memory is not mine.memory or array.path:
                     self.copy_to(mine, array, "unsafe")
                 return t.__dict__["array"]
+            if held is None and type(t) is not Tensor:
+                return self._lasting(array)
             self.made.append(weakref.ref(t))
         elif held is not None and self.known(t) is not None:
             raise RuntimeError(
                 "the memory of a tensor is exchanged (t.data = …) inside of a lazy graph that uses it: "
                 "do it outside, or write t.copy_(…)"
             )
-        elif held is None and type(t) is Tensor:
+        elif held is None and type(t) is Tensor and not self._initializing():
             self.fresh[id(t)] = weakref.ref(t)
         return array
+
+    def _initializing(self) -> bool:
+        """Whether a model that is made in the block is getting its first values: that is done at once."""
+        return bool(self.began) and makers() > self.began[-1][0]
+
+    def _lasting(self, array: LazyArray) -> Any:
+        """What a parameter is made of: plain values, as those of a parameter that was there before."""
+        fed = self.sources.get(array.var)
+        if fed is None or fed.own:
+            return np.array(self.compute([array.var])[0])
+        self.fresh.pop(id(fed.owner), None)
+        return fed.array
 
     # --- gradients --------------------------------------------------------------------------------
 
@@ -457,23 +488,21 @@ class Recorder(Values):
             t.__dict__["grad"] = found.before
             self.gradients.append(found)
         self.grads, self.fresh = {}, {}
-        self.keep_nodes(self.alive())
+        self.keep_nodes(self.alive(), self.began[-1][1] if self.began else math.inf)
 
     def alive(self) -> list[Tensor]:
         """The tensors made in blocks that somebody still holds."""
         self.made = [ref for ref in self.made if ref() is not None]
         return [t for ref in self.made if (t := ref()) is not None]
 
-    def keep_nodes(self, tensors: list[Tensor]) -> None:
+    def keep_nodes(self, tensors: list[Tensor], since: float = math.inf) -> None:
         """Let the nodes of tensors serve more than one backward pass."""
         for node in reachable([t._node for t in tensors if t._node is not None]):
             if type(node) is FunctionNode and node.raw is not None:
                 node.__class__ = LazyFunctionNode
+                node.recorder = self  # type: ignore[attr-defined]
             elif type(node) is Node and node.kept is not None and not is_eager(node.kept):
-                node.__class__ = LazyNode
-            else:
-                continue
-            node.recorder = self  # type: ignore[attr-defined]
+                LazyNode.of(node, self, since)
 
     # --- values -----------------------------------------------------------------------------------------
 
@@ -493,6 +522,9 @@ class Recorder(Values):
             value = self.compute([x.var])[0]
             if self.active and not _printing():
                 self.decisions.append((x.var, kind, kind(value), users_line()))
+            if x.var in self.values and value.flags.writeable:  # others are computed from it
+                value = self.values[x.var] = value.view()
+                value.flags.writeable = False
             return value
 
     # --- the whole graph, once --------------------------------------------------------------------
@@ -541,7 +573,9 @@ class Recorder(Values):
                 driver.accumulate(t, g, owned=False, create_graph=False)
             else:
                 t.__dict__["grad"] = wrap(np.array(self.now(found.after)))
-        self.stamp = [(id(s.now()), s.cell[0]) for s in self.sources.values()]
+        for s in self.sources.values():
+            s.now()
+            s.seen = s.stamp()
 
 
 def _in_an_op() -> bool:
@@ -561,6 +595,20 @@ def _printing() -> bool:
             return frame is not None
         frame = frame.f_back
     return False
+
+
+def makers() -> int:
+    """How many functions are running that make a module, or fill a parameter (``nn.init``)."""
+    frame: Any = sys._getframe(1)
+    count = 0
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in _MAKERS:
+            count += hasattr(type(frame.f_locals.get("self")), "register_parameter")
+        elif code.co_filename == _INIT:
+            count += type(frame.f_locals.get("tensor")) not in _NO_PARAMETER
+        frame = frame.f_back
+    return count
 
 
 def filled(x: Any, values: Any, where: Any = True) -> Any:

@@ -19,6 +19,7 @@ from kilograd.compile.graph import Equation, Var, leaves, mapped, name_of
 from kilograd.compile.guards import owner_of
 from kilograd.compile.lazy.arrays import LazyArray
 from kilograd.compile.lazy.inputs import Memory, Source
+from kilograd.compile.lazy.nodes import BlockGrad
 from kilograd.compile.lazy.plans import Plan, Writing
 from kilograd.compile.lazy.shapes import infer
 from kilograd.compile.lazy.sizes import Dim, Extent
@@ -43,13 +44,18 @@ class Values(Recording):
         self.memories: dict[Var, Memory] = {}
         self.guards: dict[Any, tuple[Extent, Any, str]] = {}  # decisions by sizes
         self.decisions: list[tuple[Var, Any, Any, str]] = []  # values that were read in a block
+        self.gradients: list[BlockGrad] = []  # that blocks leave to tensors
         # what is computed outside of blocks has fixed sizes: (line, shapes of the inputs, like)
         self.outside: dict[Var, tuple[str, Any, Any]] = {}
         # what is known now
         self.like: dict[Var, Any] = {}  # arrays of the right shape, dtype, layout; values are not
         self.values: dict[Var, Any] = {}  # of the last realization
-        self.stamp: Any = None  # the inputs that all this is about
         self.by_array: dict[int, Source] = {}
+        self.by_tensor: dict[int, Source] = {}
+        # what may be forgotten: results and inputs of outside of blocks, unless somebody holds them
+        self.loose: set[Var] = set()
+        self.arrays: list[weakref.ref[LazyArray]] = []  # all that there are
+        self.most = 32  # of them, before it is time to look
         self.cleared = False
         # what need not be found again
         self.likes: dict[Any, dict[Var, Any]] = {}  # by the sizes of the inputs
@@ -82,10 +88,11 @@ class Values(Recording):
     def sync(self) -> None:
         """Look at the inputs: other data are another realization, other sizes other shapes."""
         now = [(s, s.now()) for s in self.sources.values()]
-        stamp = [s.stamp() for s, _ in now]
-        if stamp == self.stamp:
+        changed = [(s, stamp) for s, _ in now if (stamp := s.stamp()) != s.seen]
+        if not changed:
             return
-        self.stamp = None
+        for s, _ in changed:
+            s.seen = None
         moved = [(s, a) for s, a in now if a is not self.like[s.var]]
         for s, a in moved:
             self.check_input(s, a)
@@ -94,7 +101,8 @@ class Values(Recording):
         self.like.update({s.var: a for s, a in now})
         self.values.clear()
         self.by_array = {id(a): s for s, a in now}
-        self.stamp = stamp
+        for s, stamp in changed:
+            s.seen = stamp
 
     def check_input(self, source: Source, array: Any) -> None:
         """Raise if an input was given an array that can never do."""
@@ -117,8 +125,8 @@ class Values(Recording):
                 )
 
     def sizes(self) -> Any:
-        """The shapes of all inputs."""
-        return tuple([s.array.shape for s in self.sources.values()])
+        """All inputs, and their shapes."""
+        return tuple([(v, s.array.shape) for v, s in self.sources.items()])
 
     def resize(self) -> None:
         """Find all shapes anew, for inputs of other sizes."""
@@ -134,9 +142,9 @@ class Values(Recording):
             if len(self.likes) >= MOST_SIZES:
                 del self.likes[next(iter(self.likes))]
             self.likes[key] = like
-        self.like, sizes = dict(like), self.sizes()
+        self.like, sizes = dict(like), dict(self.sizes())
         for v, (_, of, a) in self.outside.items():
-            if sizes[: len(of)] == of:
+            if all(sizes.get(x, shape) == shape for x, shape in of):
                 self.like[v] = a
 
     def _resize_step(self, eq: Equation, like: dict[Var, Any]) -> None:
@@ -191,6 +199,46 @@ class Values(Recording):
                     f"plain number, was {result} and would be {now}\n  at {line}\nBuild the graph again for "
                     "these sizes."
                 )
+
+    def extent(self, v: Var, what: Any) -> Extent:
+        """A size of a value, or how it lies: a block that asks for it may need it again."""
+        self.loose.discard(v)
+        return Extent(None, (v, what))
+
+    # --- what nobody can reach any more ---------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Drop steps, inputs and values of outside of blocks that no array, and no other step, leads to."""
+        arrays = [a for ref in self.arrays if (a := ref()) is not None]
+        self.arrays = [ref for ref in self.arrays if ref() is not None]
+        held = {v for a in arrays for v in (a._var, a.memory.var, a.memory.origin)}
+        held.update(v for v, *_ in self.decisions)
+        held.update(found.after for found in self.gradients)
+        held.update(s.memory.var for s in self.sources.values() if s.memory.version)
+        steps = []
+        for eq in reversed(self.steps):
+            if not (eq.outs and self.loose.issuperset(eq.outs) and held.isdisjoint(eq.outs)):
+                held.update(eq.outs, eq.inputs())
+                steps.append(eq)
+        self.steps = steps[::-1]
+        dead = self.loose - held
+        self.loose -= dead
+        self.views -= dead
+        known: tuple[dict[Var, Any], ...] = (
+            self.sources, self.memories, self.outside, self.like, self.values
+        )  # fmt: skip
+        for v in dead:
+            for of in known:
+                of.pop(v, None)
+        self.by_array = {k: s for k, s in self.by_array.items() if s.var in self.sources}
+        self.by_tensor = {k: s for k, s in self.by_tensor.items() if s.var in self.sources}
+        self.likes.clear()  # (known by the number of steps)
+        self.plans = {
+            key: plan
+            for key, plan in self.plans.items()
+            if dead.isdisjoint(plan.outputs) and dead.isdisjoint(key[1])
+        }
+        self.most = 32 + 2 * len(self.loose)
 
     # --- values ---------------------------------------------------------------------------------------
 
