@@ -87,11 +87,12 @@ def module_state(module: Any, names: set[str]) -> Any:
     """
     ours = _is_ours(type(module))
     parts: list[Any] = []
-    for name, value in module.__dict__.items():
+    mine = module.__dict__
+    for name, value in mine.items():
         if type(value) is dict and name.startswith("_"):
             if name != "_compiled_methods":
                 parts.append((name, [(k, _Is(v)) for k, v in value.items()]))
-        elif name in module._parameters or name in module._buffers or name in module._modules:
+        elif name in mine["_parameters"] or name in mine["_buffers"] or name in mine["_modules"]:
             continue
         elif name == "forward":  # patched by the user; or compiled, which changes nothing
             if type(value).__name__ != "Compiled":

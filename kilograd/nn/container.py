@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 
 from kilograd.nn.module import Module
 from kilograd.nn.parameter import Parameter
+from kilograd.nn.registry import bare
 from kilograd.tensor import Tensor
 
 __all__ = ["ModuleDict", "ModuleList", "ParameterDict", "ParameterList", "Sequential"]
@@ -33,13 +34,13 @@ class _ModuleRow(Module):
         n, i = len(self), operator.index(index)
         if not -n <= i < n:
             raise IndexError(f"index {i} is out of range")
-        return list(self._modules)[i % n]
+        return list(bare(self, "_modules"))[i % n]
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(bare(self, "_modules"))
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._modules.values())
+        return iter(bare(self, "_modules").values())
 
     def __setitem__(self, index: Any, module: Module) -> None:
         setattr(self, self._name_at(index), module)
@@ -89,15 +90,15 @@ class Sequential(_ModuleRow):
             self.add_module(str(name), module)
 
     def forward(self, input: Any) -> Any:
-        for module in self._modules.values():
-            input = module(input)  # type: ignore[misc]
+        for module in bare(self, "_modules").values():
+            input = module(input)
         return input
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             chosen: Any = list(self._modules.items())[index]
             return type(self)(OrderedDict(chosen))
-        return self._modules[self._name_at(index)]
+        return bare(self, "_modules")[self._name_at(index)]
 
     def __delitem__(self, index: Any) -> None:
         if isinstance(index, slice):
@@ -178,7 +179,7 @@ class ModuleList(_ModuleRow):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return type(self)(list(self)[index])
-        return self._modules[self._name_at(index)]
+        return bare(self, "_modules")[self._name_at(index)]
 
     def __delitem__(self, index: Any) -> None:
         modules = list(self)
@@ -244,7 +245,7 @@ class ModuleDict(Module):
             self.update(modules)
 
     def __getitem__(self, key: str) -> Any:
-        return self._modules[key]
+        return bare(self, "_modules")[key]
 
     def __setitem__(self, key: str, module: Module) -> None:
         if key in self._modules:
@@ -258,13 +259,13 @@ class ModuleDict(Module):
         delattr(self, key)
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(bare(self, "_modules"))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
+        return iter(bare(self, "_modules"))
 
     def __contains__(self, key: str) -> bool:
-        return key in self._modules
+        return key in bare(self, "_modules")
 
     def clear(self) -> None:
         """Remove all modules."""
@@ -279,15 +280,15 @@ class ModuleDict(Module):
 
     def keys(self) -> Any:
         """The names."""
-        return self._modules.keys()
+        return bare(self, "_modules").keys()
 
     def items(self) -> Any:
         """The names and modules."""
-        return self._modules.items()
+        return bare(self, "_modules").items()
 
     def values(self) -> Any:
         """The modules."""
-        return self._modules.values()
+        return bare(self, "_modules").values()
 
     def update(self, modules: Any) -> None:
         """Add modules from a mapping or from pairs, in their order."""

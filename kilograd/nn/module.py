@@ -4,8 +4,9 @@
 ``train()`` and the rest walk the tree of what was assigned. The three registries ``_parameters``,
 ``_buffers`` and ``_modules`` say what is what and in which order; the values are ordinary instance
 attributes as well, so that reading ``self.weight`` costs what an attribute costs (20 ns, where a
-search through the registries takes 400). Write through attributes or ``register_*``, never into a
-registry. (``to()``, ``state_dict()`` and their like are in ``nn/state.py``.)
+search through the registries takes 400). What is written to a registry reaches the attribute too
+(``nn/registry.py``), and ``bare()`` gives the dictionary itself, which is quicker to read.
+(``to()``, ``state_dict()`` and their like are in ``nn/state.py``.)
 
 Read next: ``nn/linear.py``, then ``optim/sgd.py``.
 """
@@ -23,11 +24,11 @@ from kilograd.autograd.modes import ModeContext
 from kilograd.kernels.kernel import CHANGES, TRACE
 from kilograd.nn.hooks import GLOBAL, BackwardHooks, Hook, as_tuple
 from kilograd.nn.parameter import Buffer, Parameter
+from kilograd.nn.registry import NOTHING, REGISTRIES, bare, registered
 from kilograd.nn.state import State
 from kilograd.tensor import Tensor, wrap
 
 T = TypeVar("T", bound="Module")
-_REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 class Module(State):
@@ -51,10 +52,6 @@ class Module(State):
     call_super_init = False
     _shown: tuple[str, ...] = ()  # the settings that repr prints
     training: bool
-    _parameters: dict[str, Parameter | None]
-    _buffers: dict[str, Tensor | None]
-    _modules: dict[str, Module | None]
-    _non_persistent_buffers_set: set[str]
 
     # Hooks: made when the first is registered; ``_hooked`` is all that a call looks at.
     _hooked = False
@@ -74,10 +71,8 @@ class Module(State):
                 raise TypeError(
                     f"{name}.__init__() takes 1 positional argument but {len(args) + 1} were given"
                 )
-        self.__dict__.update(
-            training=True, _parameters={}, _buffers={}, _modules={},
-            _non_persistent_buffers_set=set(),
-        )  # fmt: skip
+        self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={})
+        self.__dict__["_non_persistent_buffers_set"] = set()
         if self.call_super_init:
             super().__init__(*args, **kwargs)
 
@@ -181,7 +176,7 @@ class Module(State):
         CHANGES[0] += 1
         mine = self.__dict__
         kinds: tuple[Any, ...] = (Parameter, Buffer, Module)
-        for registry, kind in zip(_REGISTRIES, kinds, strict=True):
+        for registry, kind in zip(REGISTRIES, kinds, strict=True):
             entries = mine.get(registry)
             if isinstance(value, kind):
                 if entries is None:
@@ -211,6 +206,8 @@ class Module(State):
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
+        if (found := registered(self.__dict__, name)) is not NOTHING:
+            return found  # to who asks this method: attributes are found before it is
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __delattr__(self, name: str) -> None:
@@ -220,12 +217,10 @@ class Module(State):
     def _unregister(self, name: str) -> bool:
         """Forget an entry of any registry; whether there was one."""
         CHANGES[0] += 1
-        mine = self.__dict__
-        mine.get("_non_persistent_buffers_set", set()).discard(name)
-        for registry in _REGISTRIES:
-            if name in mine.get(registry, ()):
-                del mine[registry][name]
-                mine.pop(name, None)
+        self.__dict__.get("_non_persistent_buffers_set", set()).discard(name)
+        for registry in REGISTRIES:
+            if name in self.__dict__.get(registry, ()):
+                del getattr(self, registry)[name]
                 return True
         return False
 
@@ -240,8 +235,8 @@ class Module(State):
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter (None: there is none by that name, and it is not in state_dict)."""
-        CHANGES[0] += 1
         self._check_free(name, "_parameters", "parameter")
+        CHANGES[0] += 1
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(
                 f"cannot assign '{_type_name(param)}' object to parameter '{name}' "
@@ -253,18 +248,18 @@ class Module(State):
                 "created explicitly. To express 'weight' as a function of another Tensor, compute "
                 "the value in the forward() method."
             )
-        self._parameters[name] = self.__dict__[name] = param
+        self.__dict__["_parameters"][name] = self.__dict__[name] = param
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Add a tensor that is state but not learned, e.g. running statistics."""
-        CHANGES[0] += 1
         self._check_free(name, "_buffers", "buffer")
+        CHANGES[0] += 1
         if tensor is not None and not isinstance(tensor, Tensor):
             raise TypeError(
                 f"cannot assign '{_type_name(tensor)}' object to buffer '{name}' "
                 "(kilograd.Tensor or None required)"
             )
-        self._buffers[name] = self.__dict__[name] = tensor
+        self.__dict__["_buffers"][name] = self.__dict__[name] = tensor
         if persistent:
             self._non_persistent_buffers_set.discard(name)
         else:
@@ -276,7 +271,7 @@ class Module(State):
             raise TypeError(f"{_type_name(module)} is not a Module subclass")
         self._check_free(name, "_modules", "module")
         CHANGES[0] += 1
-        self._modules[name] = self.__dict__[name] = module
+        self.__dict__["_modules"][name] = self.__dict__[name] = module
 
     register_module = add_module
 
@@ -297,13 +292,14 @@ class Module(State):
         """This module and all below it, with dotted names; each object once."""
         memo = set() if memo is None else memo
         if self not in memo:
+            children = bare(self, "_modules")
             if remove_duplicate:
                 memo.add(self)
             yield prefix, self
-            for name, module in self._modules.items():
+            prefix += "." if prefix and children else ""
+            for name, module in children.items():
                 if module is not None:
-                    below = prefix + ("." if prefix else "") + name
-                    yield from module.named_modules(memo, below, remove_duplicate)
+                    yield from module.named_modules(memo, prefix + name, remove_duplicate)
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it."""
@@ -312,7 +308,7 @@ class Module(State):
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules assigned to this one, with their names."""
         seen: set[Module] = set()
-        for name, module in self._modules.items():
+        for name, module in bare(self, "_modules").items():
             if module is not None and module not in seen:
                 seen.add(module)
                 yield name, module
@@ -326,23 +322,25 @@ class Module(State):
         recurse: bool = True, remove_duplicate: bool = True,
     ) -> Iterator[tuple[str, Any]]:  # fmt: skip
         seen: set[Any] = set()
+        bare(self, "_modules")  # raises before __init__
         modules: Iterable[tuple[str, Module]] = [(prefix, self)]
         if recurse:
             modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate)
         for path, module in modules:
+            path += "." if path else ""
             for name, member in get(module):
                 if member is None or member in seen:
                     continue
                 if remove_duplicate:
                     seen.add(member)
-                yield path + ("." if path else "") + name, member
+                yield path + name, member
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
         """All parameters with their dotted names; each object once."""
         return self._named_members(
-            lambda m: m._parameters.items(), prefix, recurse, remove_duplicate
+            lambda m: m.__dict__["_parameters"].items(), prefix, recurse, remove_duplicate
         )
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
@@ -473,8 +471,8 @@ def _check_name(name: str) -> None:
 
 
 def _type_name(value: Any) -> str:
-    """The name of a value's type as PyTorch prints it."""
-    kind = type(value)
+    """The name of a value's type (of a class or function, its own) as PyTorch prints it."""
+    kind: Any = value if hasattr(value, "__qualname__") else type(value)
     if kind.__module__ in ("builtins", "", None):
         return kind.__qualname__
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -11,8 +10,10 @@ import numpy as np
 
 from kilograd import dtypes
 from kilograd.autograd.handle import RemovableHandle
+from kilograd.errors import GradError
 from kilograd.nn.hooks import Hook
 from kilograd.nn.parameter import Parameter, is_lazy
+from kilograd.nn.registry import Registry, bare
 from kilograd.size import device
 from kilograd.tensor import Tensor, wrap
 
@@ -42,9 +43,9 @@ class State:
     """The half of Module that a first reader may skip: ``get_parameter``, ``to``, ``state_dict`` …"""
 
     _version = 1  # of the layout of state_dict, kept in its metadata
-    _parameters: dict[str, Parameter | None]
-    _buffers: dict[str, Tensor | None]
-    _modules: dict[str, Module | None]
+    _parameters: Registry[Parameter | None] = Registry()
+    _buffers: Registry[Tensor | None] = Registry()
+    _modules: Registry[Module | None] = Registry()
     _non_persistent_buffers_set: set[str]
     _state_dict_pre_hooks: dict[int, Hook] = {}  # noqa: RUF012 (never written: see Module._hook)
     _state_dict_hooks: dict[int, Hook] = {}  # noqa: RUF012
@@ -120,7 +121,7 @@ class State:
             if is_lazy(b):  # waits for its shape as before, with the new dtype
                 b.data = fn(b.data)  # type: ignore[union-attr]
             elif b is not None:
-                self._buffers[name] = self.__dict__[name] = fn(b)
+                self._buffers[name] = fn(b)
         return self
 
     def to(self: T, *args: Any, **kwargs: Any) -> T:
@@ -137,6 +138,8 @@ class State:
                 dtype = a.dtype
             elif isinstance(a, (str, device)):
                 device(a)
+            elif type(a) is int:  # the number of an accelerator
+                device(f"cuda:{a}")
             elif a is not None and not isinstance(a, bool):
                 dtype = dtypes.as_dtype(a)
         if dtype is None:
@@ -181,6 +184,18 @@ class State:
         """Nothing to do: everything is on the CPU."""
         return self
 
+    def cuda(self: T, device: Any = None) -> T:
+        """Raises RuntimeError: kilograd computes on the CPU only."""
+        raise GradError(
+            "kilograd computes on 'cpu' only: there is no 'cuda' device to move a module to"
+        )
+
+    def xpu(self: T, device: Any = None) -> T:
+        """Raises RuntimeError: kilograd computes on the CPU only."""
+        raise GradError(
+            "kilograd computes on 'cpu' only: there is no 'xpu' device to move a module to"
+        )
+
     def share_memory(self: T) -> T:
         """Nothing to do: processes that are forked see the same memory until they write."""
         return self
@@ -209,7 +224,7 @@ class State:
         for hook in self._state_dict_pre_hooks.values():
             hook(self, prefix, keep_vars)
         self._save_to_state_dict(destination, prefix, keep_vars)
-        for name, module in self._modules.items():
+        for name, module in bare(self, "_modules").items():
             if module is not None:
                 module.state_dict(
                     destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars
@@ -230,9 +245,12 @@ class State:
 
     def _own_state(self) -> Iterator[tuple[str, Tensor]]:
         skip = self._non_persistent_buffers_set
-        for name, t in itertools.chain(self._parameters.items(), self._buffers.items()):
-            if t is not None and name not in skip:
-                yield name, t
+        for name, p in bare(self, "_parameters").items():
+            if p is not None:
+                yield name, p
+        for name, b in bare(self, "_buffers").items():
+            if b is not None and name not in skip:
+                yield name, b
 
     def get_extra_state(self) -> Any:
         """More state for state_dict, if a module defines this (and :meth:`set_extra_state`)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kilograd.kernels.kernel import CHANGES
 from kilograd.nn.module import Module
 from kilograd.tensor import Tensor
 
@@ -61,9 +62,11 @@ def functional_call(
 
 def _swap(module: Module, name: str, value: Any) -> Any:
     """Put a tensor in the place of a parameter or buffer; what was there."""
-    for registry in (module._parameters, module._buffers):
+    CHANGES[0] += 1
+    mine = module.__dict__
+    for registry in (mine["_parameters"], mine["_buffers"]):
         if name in registry:
             before = registry[name]
-            registry[name] = module.__dict__[name] = value
+            registry[name] = mine[name] = value
             return before
     raise AttributeError(f"{module._get_name()} has no parameter or buffer `{name}`")
