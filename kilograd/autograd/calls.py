@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kilograd.autograd import driver
+from kilograd.autograd.conjugate import shown
 from kilograd.autograd.driver import Array, Edge, Node, accumulate, call_hooks, run
 from kilograd.autograd.modes import ModeContext
 from kilograd.errors import GradError, ShapeError
@@ -57,7 +58,7 @@ def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Array:
         )
     if gradient.array.dtype != array.dtype:
         gradient = gradient.to(array.dtype)
-    return gradient if create_graph else gradient.array
+    return shown(gradient) if create_graph else shown(gradient.array)
 
 
 def _seeds(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Edge, Array]]:
@@ -117,7 +118,7 @@ def backward(
                 continue  # retain_grad() has added it already
             if target._hooks is not None and is_leaf:
                 g, ours = call_hooks(target._hooks, g, create_graph), False
-            accumulate(target, g, owned=ours, create_graph=create_graph)
+            accumulate(target, shown(g), owned=ours, create_graph=create_graph)
             if target._post_hooks is not None:
                 with ModeContext(grad=False):
                     for hook in list(target._post_hooks.values()):
@@ -193,5 +194,5 @@ def grad(
             if g is not None and is_leaf and t._hooks is not None:
                 hooked = call_hooks(t._hooks, g if create_graph else g.array, create_graph)
                 g = hooked if create_graph else driver.tensor_of(hooked, None)
-            result.append(g)
+            result.append(None if g is None else shown(g))
     return tuple(result)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from kilograd.autograd.anomaly import check_nan
+from kilograd.autograd.conjugate import shown
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import GradError, ShapeError
 from kilograd.kernels.kernel import LARGE, add_to, added, as_one_step, converted, copied, sized
@@ -156,9 +157,9 @@ class Node:
             assert op.composition is not None
             options = dict(zip(op.options, values[count : count + len(op.options)], strict=True))
             y = op.composition(*args, **options)
-            found = grad(y, [args[i] for i in needed], g, create_graph=True, allow_unused=True)
+            found = grad(y, [args[i] for i in needed], shown(g), None, True, allow_unused=True)
         return [
-            (edge, s)
+            (edge, shown(s))
             for i, s in zip(needed, found, strict=True)
             if s is not None and (edge := self.inputs[i]) is not None
         ]
@@ -286,7 +287,7 @@ def run(
         if node.hooks is not None:
             g = call_hooks(node.hooks, g, create_graph)
         if node.retain is not None and (tensor := node.retain()) is not None:
-            accumulate(tensor, g, owned=False, create_graph=create_graph)
+            accumulate(tensor, shown(g), owned=False, create_graph=create_graph)
         if useful is not None:
             if node in wanted:  # type: ignore[operator]
                 captured[node] = g
@@ -392,7 +393,7 @@ def _fill_outputs(node: Node, g: list[Any], create_graph: bool) -> tuple[Any, ..
 def call_hooks(hooks: dict[int, Any], g: Array, create_graph: bool) -> Array:
     """The gradient after hooks have seen it, any of which may replace it."""
     for hook in list(hooks.values()):
-        tensor = g if create_graph else tensor_of(g, None)
+        tensor = shown(g) if create_graph else tensor_of(shown(g), None)
         with ModeContext(grad=create_graph):
             new = hook(tensor)
         if new is not None:
@@ -400,7 +401,7 @@ def call_hooks(hooks: dict[int, Any], g: Array, create_graph: bool) -> Array:
                 raise ShapeError(
                     f"a hook gave a gradient of shape {tuple(new.shape)} for {tuple(tensor.shape)}"
                 )
-            g = new if create_graph else new.array
+            g = shown(new if create_graph else new.array)
     return g
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from kilograd.autograd.conjugate import shown
 from kilograd.autograd.driver import Array, Edge, Node, Pick
 from kilograd.autograd.modes import MODE, ModeContext
 from kilograd.errors import GradError
@@ -106,6 +107,7 @@ class FunctionNode(Node):
     def shares(self, g: Array, create_graph: bool) -> list[tuple[Edge, Array]]:
         grads = g if isinstance(g, tuple) else (g,)
         args = tuple(a if isinstance(a, Tensor) or a is None else wrap(a) for a in grads)
+        args = tuple(a if a is None else shown(a) for a in args)
         with ModeContext(grad=create_graph):
             result = self.function.backward(self.ctx, *args)
         if not isinstance(result, tuple):
@@ -136,7 +138,7 @@ class FunctionNode(Node):
                 r.array.shape != tuple(shape) and r.array.size < int(np.prod(shape))
             ):
                 r = r.expand(*shape)
-            shares.append((edge, r if create_graph else r.array))
+            shares.append((edge, shown(r if create_graph else r.array)))
         return shares
 
     def release(self) -> None:

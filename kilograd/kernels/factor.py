@@ -133,7 +133,7 @@ def cofactors(a: Array) -> Array:
     """The derivative of det at (*, n, n), also where a is singular and det(a) a⁻ᵀ is 0 · ∞."""
     u, s, vh = np.linalg.svd(a)
     sign = np.linalg.det(u) * np.linalg.det(vh)
-    return (u * (_product_of_others(s, 1) * sign[..., None])[..., None, :]) @ vh
+    return (u.conj() * (_product_of_others(s, 1) * sign[..., None])[..., None, :]) @ vh.conj()
 
 
 @kernel

@@ -16,6 +16,7 @@ from kilograd.ops.elementwise import where
 from kilograd.ops.index import gather
 from kilograd.ops.linalg import matmul, mT, solve_triangular
 from kilograd.ops.op import no_grad_op, op
+from kilograd.ops.reduce import real_only
 from kilograd.ops.shape import broadcast_to, concatenate, tril, triu
 
 
@@ -59,6 +60,7 @@ def cholesky(x):
 
 @cholesky.vjp("x")
 def _(g, y):
+    real_only(y)
     t = mT(y)
     half = _half_diagonal(tril(matmul(t, g), k=0))
     half = (half + mT(half)) * 0.5  # a change of x counts as its symmetric part
@@ -80,6 +82,7 @@ def eigh(x, *, upper=False):
 @eigh.vjp("x")
 def _(g, y):
     (gw, gv), (w, v) = g, y
+    real_only(v)
     inner = _diag(gw)
     if not _unused(gv):
         gaps = w[..., None, :] - w[..., :, None]
@@ -99,6 +102,7 @@ def eigvalsh(x, *, upper=False):
 
 @eigvalsh.vjp("x")
 def _(g, x, upper):
+    real_only(x)
     _, v = eigh(x, upper=upper)
     return matmul(v * g[..., None, :], mT(v))
 
@@ -141,6 +145,7 @@ def _svd(x, **how):
 @svd.vjp("x")
 def _(g, y):
     (gu, gs, gvh), (u, s, vh) = g, y
+    real_only(u)
     k, m, n = s.shape[-1], u.shape[-2], vh.shape[-1]
     u, gu, vh, gvh = u[..., :k], gu[..., :k], vh[..., :k, :], gvh[..., :k, :]
     inner = _diag(gs)
@@ -170,6 +175,7 @@ def svdvals(x):
 
 @svdvals.vjp("x")
 def _(g, x):
+    real_only(x)
     u, _, vh = svd(x, full=False)
     return matmul(u * g[..., None, :], vh)
 
@@ -196,6 +202,7 @@ def _(g, x, y):
 
 def pinv_gradient(g, x, y):
     """The gradient of x, given the gradient g of its pseudo-inverse y (Golub & Pereyra 1973)."""
+    real_only(x)
     gt, yt = mT(g), mT(y)
     k = matmul(gt, y)
     ky = matmul(k, yt)
@@ -230,6 +237,7 @@ def qr(x, *, mode="reduced"):
 @qr.vjp("x")
 def _(g, y, mode):
     (gq, gr), (q, r) = g, y
+    real_only(r)
     if mode == "r":
         raise GradError(
             "The derivative of linalg.qr depends on Q, which is not computed when mode='r'. Please "

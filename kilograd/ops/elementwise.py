@@ -123,15 +123,20 @@ def zero(g: Any) -> Any:
     return np.zeros_like(g)
 
 
+def turning(g: Any, x: Any) -> Any:
+    """The rule of x / |x|, which is a step unless x is complex."""
+    if x.dtype.kind != "c":
+        return zero(g)
+    size, unit = where(x == 0, 1.0, np.absolute(x)), np.sign(x.conj())
+    return where(x == 0, 0.0, (g - g.conj() * unit * unit) / (2 * size))
+
+
 # --- arithmetic -------------------------------------------------------------------------------
 
 
 def _negative(x: Any) -> Any:
     if x.dtype.kind == "b":
-        raise DtypeError(
-            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to "
-            "invert a mask, use the `~` or `logical_not()` operator instead."
-        )
+        raise DtypeError("Negation, the `-` operator, on a bool tensor is not supported: use `~`")
     return np.negative(x)
 
 
@@ -166,7 +171,7 @@ subtract      = ufunc(np.subtract,      lambda g: g,                 lambda g: -
 multiply      = ufunc(np.multiply,      lambda g, b: g * b,          lambda g, a: g * a)
 divide        = ufunc(np.divide,        lambda g, b: g / b,          lambda g, b, y: -g * y / b, floats=True)
 negative      = ufunc(_negative,        lambda g: -g, name="negative")
-absolute      = ufunc(_absolute,        lambda g, x: g * np.sign(x), name="absolute")
+absolute      = ufunc(_absolute,        lambda g, x: g * np.sign(x if x.dtype.kind != "c" else x.conj()), name="absolute")
 square        = ufunc(_square,          lambda g, x: g * (x * 2), name="square")
 reciprocal    = ufunc(np.reciprocal,    lambda g, y: -g * (y * y),   floats=True)
 maximum       = ufunc(np.maximum,       lambda g, a, b: _share(g, a, b), lambda g, a, b: _share(g, b, a))
@@ -313,7 +318,7 @@ sinh          = ufunc(np.sinh,          lambda g, x: g * np.cosh(x), floats=True
 cosh          = ufunc(np.cosh,          lambda g, x: g * np.sinh(x), floats=True)
 tanh          = ufunc(np.tanh,          lambda g, y: g * (1 - y * y), floats=True)
 asinh         = ufunc(np.arcsinh,       lambda g, x: g / np.sqrt(x * x + 1), name="asinh", floats=True)
-acosh         = ufunc(np.arccosh,       lambda g, x: g / np.sqrt(x * x - 1), name="acosh", floats=True)
+acosh         = ufunc(np.arccosh,       lambda g, x: g / (np.sqrt(x * x - 1) if x.dtype.kind != "c" else np.sqrt(x - 1) * np.sqrt(x + 1)), name="acosh", floats=True)
 atanh         = ufunc(np.arctanh,       lambda g, x: g / (1 - x * x), name="atanh", floats=True)
 
 # --- steps: the derivative is zero --------------------------------------------------------------
@@ -344,7 +349,7 @@ floor         = ufunc(_step(np.floor),  zero)
 ceil          = ufunc(_step(np.ceil),   zero)
 trunc         = ufunc(_step(np.trunc),  zero)
 rint          = ufunc(_step(np.rint),   zero)
-sign          = ufunc(_sign,            zero, name="sign")
+sign          = ufunc(_sign,            lambda g, x: turning(g, x), name="sign")
 BY_UFUNC.update({np.floor: floor, np.ceil: ceil, np.trunc: trunc, np.rint: rint, np.sign: sign})
 
 # --- comparisons, logic, bits: not differentiable ----------------------------------------------

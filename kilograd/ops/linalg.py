@@ -15,7 +15,7 @@ from kilograd.errors import DtypeError, LinAlgError, ShapeError
 from kilograd.kernels import factor
 from kilograd.ops.elementwise import promoted, where
 from kilograd.ops.op import op
-from kilograd.ops.reduce import kept_shape
+from kilograd.ops.reduce import kept_shape, real_only
 from kilograd.ops.shape import concatenate, swapaxes, tril, triu
 
 
@@ -251,6 +251,7 @@ def cholesky_solve(b, triangle, *, upper):
 
 @cholesky_solve.vjp("b", "triangle")
 def _(g, triangle, y, upper):
+    real_only(triangle)
     gb = cholesky_solve(g, triangle, upper=upper)
     change = matmul(gb, mT(y))
     change = change + mT(change)  # of the product of the factors
@@ -278,6 +279,7 @@ def cofactor(x):
 
 @cofactor.vjp("x")
 def _(g, x):
+    real_only(x)
     return cofactor_slope(g, x)
 
 
@@ -289,6 +291,7 @@ def cofactor_slope(h, x):
 
 @cofactor_slope.vjp("h")
 def _(g, x):
+    real_only(x)
     return cofactor_slope(g, x)
 
 
@@ -313,6 +316,7 @@ def slogdet(x):
 
 @slogdet.vjp("x")
 def _(g, x, y):
+    real_only(x)
     try:
         a = inv(x)
     except LinAlgError:  # log 0: the slope is infinite, for the singular ones of a batch
@@ -364,6 +368,7 @@ def vector_norm(x, *, ord, axis, keepdims):
 
 @vector_norm.vjp("x")
 def _(g, x, y, ord, axis, keepdims):
+    real_only(x)  # (norms of complex numbers are those of their sizes)
     if ord == 0:
         return np.zeros_like(x)
     if not keepdims:

@@ -68,16 +68,20 @@ def absolute_error(a, b, *, reduction="mean"):
     return reduced(d, reduction)
 
 
+def _unit(d):
+    return np.sign(d.conj() if d.dtype.kind == "c" else d)
+
+
 @absolute_error.vjp("a")
 def _(g, a, b, reduction):
     d = a - b
-    return np.sign(d) * _spread(g, reduction, math.prod(d.shape))
+    return _unit(d) * _spread(g, reduction, math.prod(d.shape))
 
 
 @absolute_error.vjp("b")
 def _(g, a, b, reduction):
     d = b - a
-    return np.sign(d) * _spread(g, reduction, math.prod(d.shape))
+    return _unit(d) * _spread(g, reduction, math.prod(d.shape))
 
 
 @op(weight=4)

@@ -99,7 +99,7 @@ def _(g, x_shape, axis):
 @op
 def mean(x, *, axis=None, keepdims=False):
     """The mean over axes."""
-    floating(x, "mean(): ")
+    floating(x, "mean()")
     if x.dtype.char == "e":
         return mean.forward(x.astype(np.float32), axis=axis, keepdims=keepdims).astype(np.float16)
     y = _add(x, axis, None, None, keepdims)
@@ -120,6 +120,12 @@ def nansum(x, *, axis=None, keepdims=False):
 @nansum.vjp("x")
 def _(g, x, axis):
     return where(np.isnan(x), 0.0, spread(g, x.shape, axis))
+
+
+def real_only(x):
+    """Raise for complex numbers, of which a rule is not the derivative."""
+    if x.dtype.kind == "c":
+        raise NotImplementedError("there is no gradient of complex numbers through this yet")
 
 
 def _variance(x, axis, correction, keepdims):
@@ -148,6 +154,7 @@ def _var_slope(g, x, axis, correction):
 
 @var.vjp("x")
 def _(g, x, axis, correction):
+    real_only(x)
     return _var_slope(keep(g, x.shape, axis), x, axis, correction)
 
 
@@ -160,6 +167,7 @@ def std(x, *, axis=None, correction=1, keepdims=False):
 
 @std.vjp("x")
 def _(g, x, y, axis, correction):
+    real_only(x)
     g = where(y == 0, 0.0, g / (y * 2))
     return _var_slope(keep(g, x.shape, axis), x, axis, correction)
 

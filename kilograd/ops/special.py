@@ -10,7 +10,7 @@ import numpy as np
 
 from kilograd import dtypes
 from kilograd.kernels import special
-from kilograd.ops.elementwise import cast, promoted, sign, typed, ufunc, where, zero
+from kilograd.ops.elementwise import cast, promoted, sign, turning, typed, ufunc, where, zero
 from kilograd.ops.op import Op, no_grad_op, op
 
 digamma: Op  # rules name these before their own line
@@ -68,9 +68,15 @@ def _angle(x: Any) -> Any:
     return np.where(np.isnan(x), x, (x < 0) * x.dtype.type(math.pi))
 
 
+def _of_angle(g: Any, x: Any) -> Any:
+    if x.dtype.kind != "c":
+        return zero(g)
+    return where(x == 0, 0, g * -1j / where(x == 0, 1, x))
+
+
 # fmt: off
-sgn           = ufunc(_sgn,             zero, name="sgn")
-angle         = ufunc(_angle,           zero, name="angle", floats=True)
+sgn           = ufunc(_sgn,             lambda g, x: turning(g, x), name="sgn")
+angle         = ufunc(_angle,           lambda g, x: _of_angle(g, x), name="angle", floats=True)
 nextafter     = ufunc(np.nextafter,     lambda g: g,                 zero, floats=True, integers=False)
 heaviside     = ufunc(_heaviside,       differentiable=False, name="heaviside")
 erf           = ufunc(special.erf,      lambda g, x: g * (np.exp(-x * x) * (2 / math.sqrt(math.pi))), floats=True)
@@ -256,6 +262,8 @@ def _(g, y):
 
 
 # --- complex numbers ----------------------------------------------------------------------------
+#
+# Which complex gradients these rules take and give: ``autograd/conjugate.py``.
 
 
 @op(view=True)
@@ -277,7 +285,7 @@ def imag(x):
 
 @imag.vjp("x")
 def _(g):
-    return g * 1j
+    return g * -1j
 
 
 @op(view=True)
@@ -288,7 +296,7 @@ def as_real(x):
 
 @as_real.vjp("x")
 def _(g):
-    return as_complex(g)
+    return conj(as_complex(g))
 
 
 @op(view=True)
@@ -299,7 +307,7 @@ def as_complex(x):
 
 @as_complex.vjp("x")
 def _(g):
-    return as_real(g)
+    return as_real(conj(g))
 
 
 @op
@@ -324,4 +332,4 @@ def complex_of(re, im):
 
 @complex_of.vjp("re", "im")
 def _(g):
-    return real(g), imag(g)
+    return real(g), -imag(g)
