@@ -58,7 +58,7 @@ def _seed(tensor: Tensor, gradient: Any, create_graph: bool) -> Array:
         )
     if gradient.array.dtype != array.dtype:
         gradient = gradient.to(array.dtype)
-    return shown(gradient) if create_graph else shown(gradient.array)
+    return shown(gradient if create_graph else gradient.array)
 
 
 def _seeds(tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Edge, Array]]:

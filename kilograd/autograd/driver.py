@@ -393,7 +393,7 @@ def _fill_outputs(node: Node, g: list[Any], create_graph: bool) -> tuple[Any, ..
 def call_hooks(hooks: dict[int, Any], g: Array, create_graph: bool) -> Array:
     """The gradient after hooks have seen it, any of which may replace it."""
     for hook in list(hooks.values()):
-        tensor = shown(g) if create_graph else tensor_of(shown(g), None)
+        tensor = shown(g if create_graph else tensor_of(g, None))
         with ModeContext(grad=create_graph):
             new = hook(tensor)
         if new is not None:

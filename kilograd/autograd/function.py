@@ -106,8 +106,9 @@ class FunctionNode(Node):
 
     def shares(self, g: Array, create_graph: bool) -> list[tuple[Edge, Array]]:
         grads = g if isinstance(g, tuple) else (g,)
-        args = tuple(a if isinstance(a, Tensor) or a is None else wrap(a) for a in grads)
-        args = tuple(a if a is None else shown(a) for a in args)
+        args = tuple(
+            None if a is None else shown(a if isinstance(a, Tensor) else wrap(a)) for a in grads
+        )
         with ModeContext(grad=create_graph):
             result = self.function.backward(self.ctx, *args)
         if not isinstance(result, tuple):

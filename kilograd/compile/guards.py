@@ -191,9 +191,8 @@ class Names:
                 if is_module(value) or is_optimizer(value) or callable(value):
                     self._watch(owner, attribute)
             for method in dir(type(owner)):  # one may be replaced on the object itself
-                if method[0] != "_" and isinstance(
-                    getattr(type(owner), method), types.FunctionType
-                ):
+                found = getattr(type(owner), method)
+                if method[0] != "_" and isinstance(found, types.FunctionType):
                     self._watch(owner, method)
         size = None
         while size != (size := (len(self._functions), len(self._objects), len(self.words))):
@@ -325,9 +324,7 @@ class Names:
             if type(found) is types.MemberDescriptorType:  # __slots__
                 self._watch(o, name)
                 continue
-            overrides = not hasattr(
-                type(found), "__set__"
-            )  # whether the object's own is asked first
+            overrides = not hasattr(type(found), "__set__")  # the object's own is asked first
             if mine is not None and overrides and (name in mine or not name.startswith("__")):
                 self._watch(o, name)
 

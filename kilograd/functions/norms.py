@@ -43,8 +43,6 @@ def _in_dtype(x: Tensor, dtype: Any, name: str) -> Tensor:
 def p_norm(x: Tensor, p: float, dim: Dim, keepdim: bool, dtype: Any, name: str) -> Tensor:
     """The p-norm over ``dim``."""
     x = _in_dtype(x, dtype, name)
-    if x.array.dtype.kind == "c":
-        x = absolute(x)
     axis = all_axes(dim, x.ndim)
     sizes = x.shape if axis is None else [x.shape[a] for a in axis]
     if 0 in sizes and (p < 0 or p == math.inf):

@@ -211,15 +211,6 @@ def _spread_options(
     return {"axis": axis, "correction": correction, "keepdims": keepdim}
 
 
-def _spread(x: Tensor, options: dict[str, Any], root: bool = False) -> Tensor:
-    """The variance, or its root; of complex numbers that of their two parts together."""
-    if x.array.dtype.kind != "c":
-        return apply(ops.std if root else ops.var, (x,), options)
-    parts = apply(special.real, (x,)), apply(special.imag, (x,))
-    y = apply(ops.var, parts[:1], options) + apply(ops.var, parts[1:], options)
-    return apply(ew.sqrt, (y,)) if root else y
-
-
 @function
 def var(
     input: Tensor,
@@ -237,7 +228,7 @@ def var(
     (tensor(1.6667), tensor(1.2500))
     """
     options = _spread_options(input, dim, unbiased, keepdim, correction, "var")
-    return _spread(input, options)
+    return apply(ops.var, (input,), options)
 
 
 @function
@@ -256,7 +247,7 @@ def std(
     tensor(1.)
     """
     options = _spread_options(input, dim, unbiased, keepdim, correction, "std")
-    return _spread(input, options, root=True)
+    return apply(ops.std, (input,), options)
 
 
 @function(method=False)
@@ -276,7 +267,7 @@ def var_mean(
     """
     options = _spread_options(input, dim, unbiased, keepdim, correction, "var_mean")
     where = {"axis": options["axis"], "keepdims": keepdim}
-    return _spread(input, options), apply(ops.mean, (input,), where)
+    return apply(ops.var, (input,), options), apply(ops.mean, (input,), where)
 
 
 @function(method=False)
@@ -296,7 +287,7 @@ def std_mean(
     """
     options = _spread_options(input, dim, unbiased, keepdim, correction, "std_mean")
     where = {"axis": options["axis"], "keepdims": keepdim}
-    return _spread(input, options, root=True), apply(ops.mean, (input,), where)
+    return apply(ops.std, (input,), options), apply(ops.mean, (input,), where)
 
 
 @function
@@ -368,8 +359,6 @@ def norm(
         raise RuntimeError(f"norm: only valid strings are 'fro' and 'nuc', got {p!r}")
     order = 2.0 if p is None or p == "fro" else float(p)
     options = {"ord": order, "axis": axis, "keepdims": keepdim}
-    if input.array.dtype.kind == "c":
-        input = apply(ew.absolute, (input,))
     return apply(linalg_ops.vector_norm, (input,), options)
 
 

@@ -28,9 +28,8 @@ MOST = 16  # threads; more would wait for Python's lock, which every NumPy call 
 BUFFER = 2048  # elements
 _KEEP = 1 << 24  # scratch larger than this many bytes is not kept between calls
 _local = threading.local()
-_busy: Any = (
-    threading.RLock()
-)  # one parallel region at a time; a second caller runs its slices itself
+# One parallel region at a time; a second caller runs its slices itself.
+_busy: Any = threading.RLock()
 _pool: ThreadPoolExecutor | None = None
 
 

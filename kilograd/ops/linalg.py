@@ -15,7 +15,7 @@ from kilograd.errors import DtypeError, LinAlgError, ShapeError
 from kilograd.kernels import factor
 from kilograd.ops.elementwise import promoted, where
 from kilograd.ops.op import op
-from kilograd.ops.reduce import kept_shape, real_only
+from kilograd.ops.reduce import kept_shape, mirrored, real_only
 from kilograd.ops.shape import concatenate, swapaxes, tril, triu
 
 
@@ -368,9 +368,9 @@ def vector_norm(x, *, ord, axis, keepdims):
 
 @vector_norm.vjp("x")
 def _(g, x, y, ord, axis, keepdims):
-    real_only(x)  # (norms of complex numbers are those of their sizes)
     if ord == 0:
         return np.zeros_like(x)
+    x = mirrored(x)
     if not keepdims:
         shape = kept_shape(x.shape, axis)
         g, y = g.reshape(shape), y.reshape(shape)

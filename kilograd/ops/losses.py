@@ -18,6 +18,7 @@ from kilograd.ops.elementwise import where
 from kilograd.ops.index import gather
 from kilograd.ops.op import Box, op
 from kilograd.ops.reduce import mean as mean_op
+from kilograd.ops.reduce import mirrored
 from kilograd.ops.reduce import sum as sum_op
 
 
@@ -68,20 +69,16 @@ def absolute_error(a, b, *, reduction="mean"):
     return reduced(d, reduction)
 
 
-def _unit(d):
-    return np.sign(d.conj() if d.dtype.kind == "c" else d)
-
-
 @absolute_error.vjp("a")
 def _(g, a, b, reduction):
     d = a - b
-    return _unit(d) * _spread(g, reduction, math.prod(d.shape))
+    return np.sign(mirrored(d)) * _spread(g, reduction, math.prod(d.shape))
 
 
 @absolute_error.vjp("b")
 def _(g, a, b, reduction):
     d = b - a
-    return _unit(d) * _spread(g, reduction, math.prod(d.shape))
+    return np.sign(mirrored(d)) * _spread(g, reduction, math.prod(d.shape))
 
 
 @op(weight=4)

@@ -122,6 +122,11 @@ def _(g, x, axis):
     return where(np.isnan(x), 0.0, spread(g, x.shape, axis))
 
 
+def mirrored(x):
+    """The conjugate, where a slope of |x| points along x (``autograd/conjugate.py``); real x as they are."""
+    return x.conj() if x.dtype.kind == "c" else x
+
+
 def real_only(x):
     """Raise for complex numbers, of which a rule is not the derivative."""
     if x.dtype.kind == "c":
@@ -149,12 +154,12 @@ def var(x, *, axis=None, correction=1, keepdims=False):
 
 def _var_slope(g, x, axis, correction):
     n = count(x.shape, axis) - correction
-    return (g * (2 / n if n > 0 else math.inf)) * (x - mean(x, axis=axis, keepdims=True))
+    slope = g * (2 / n if n > 0 else math.inf)
+    return slope * mirrored(x - mean(x, axis=axis, keepdims=True))
 
 
 @var.vjp("x")
 def _(g, x, axis, correction):
-    real_only(x)
     return _var_slope(keep(g, x.shape, axis), x, axis, correction)
 
 
@@ -167,7 +172,6 @@ def std(x, *, axis=None, correction=1, keepdims=False):
 
 @std.vjp("x")
 def _(g, x, y, axis, correction):
-    real_only(x)
     g = where(y == 0, 0.0, g / (y * 2))
     return _var_slope(keep(g, x.shape, axis), x, axis, correction)
 

@@ -72,9 +72,8 @@ def run(head: np.ndarray, interpret: Any, blas: bool = True) -> None:
     global _pid
     parts = threads.get_num_threads()
     patient = threads.are_deterministic_algorithms_enabled()
-    if (
-        parts < 2 or _busy._is_owned() or not _busy.acquire(blocking=patient)
-    ):  # owned: a signal's handler
+    single = parts < 2 or _busy._is_owned()  # owned: in a signal's handler
+    if single or not _busy.acquire(blocking=patient):
         interpret(head.ctypes.data, 0, 1)
         return
     control, before = threads._blas if blas else None, 1

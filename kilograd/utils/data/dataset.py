@@ -56,8 +56,8 @@ def gatherer(dataset: Any) -> Callable[[np.ndarray], Any] | None:
 def _gathers(kind: type) -> bool:
     names = {"gather", "__getitem__", "__getitems__"}
     first = next((c for c in kind.__mro__ if names & vars(c).keys()), object)
-    ours = issubclass(kind, Dataset) and first.__module__.startswith("kilograd.")
-    return ours and "gather" in vars(first)
+    known = issubclass(kind, Dataset) and first.__module__.startswith("kilograd.")
+    return known and "gather" in vars(first)
 
 
 def samples(dataset: Any, indices: Iterable[Any]) -> list[Any]:
