@@ -190,10 +190,9 @@ class Names:
             for attribute, value in getattr(owner, "__dict__", {}).items():
                 if is_module(value) or is_optimizer(value) or callable(value):
                     self._watch(owner, attribute)
-            for method in dir(type(owner)):  # one may be replaced on the object itself
-                found = getattr(type(owner), method)
-                if method[0] != "_" and isinstance(found, types.FunctionType):
-                    self._watch(owner, method)
+            for method in [m for m in dir(type(owner)) if m[0] != "_"]:
+                if isinstance(getattr(type(owner), method), types.FunctionType):
+                    self._watch(owner, method)  # one may be replaced on the object itself
         size = None
         while size != (size := (len(self._functions), len(self._objects), len(self.words))):
             for f in list(self._functions):
